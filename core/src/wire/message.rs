@@ -1,0 +1,250 @@
+//! What control frames say.
+
+use serde::{Deserialize, Serialize};
+
+use crate::contract::SkipReason;
+
+/// Lowest version of the protocol spoken here.
+pub const VERSION_MIN: u8 = 1;
+/// Highest version of the protocol spoken here.
+pub const VERSION_MAX: u8 = 1;
+/// Streams each way on one link.
+pub const STREAMS_MAX: usize = 8;
+/// Queues that a leaf may register for, its own included.
+pub const QUEUES_MAX: usize = 2;
+/// Feature bit: frames of records may be compressed as one LZ4 block.
+pub const FEATURE_LZ4: u32 = 1;
+/// The feature bits that have a meaning in this version.
+pub const FEATURES: u32 = FEATURE_LZ4;
+
+/// What the sender of a [`Hello`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Role {
+    /// Takes registrations and dispatches.
+    Hub,
+    /// Registers at a hub.
+    Leaf,
+    /// A program that posts or reads at a node; not registered, not dispatched to.
+    Client,
+}
+
+/// The first frame each way; the dialler speaks first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Hello<'a> {
+    /// `RPLC`, so that a stranger is told apart from a peer.
+    pub magic: [u8; 4],
+    /// Lowest version the sender speaks.
+    pub version_min: u8,
+    /// Highest version the sender speaks; the link uses the highest that both speak.
+    pub version_max: u8,
+    /// What it is.
+    pub role: Role,
+    /// Feature bits it offers; the link has those that both offer.
+    pub features: u32,
+    /// The sender's name.
+    pub name: &'a str,
+    /// Drawn once, when the sender's store was made: tells a node from another of its name.
+    pub instance: u64,
+    /// The life of the sender's log.
+    pub epoch: u32,
+    /// Longest frame it takes, in bytes.
+    pub frame_bytes_max: u32,
+    /// It is silent for no longer than this, in milliseconds.
+    pub keepalive_ms: u32,
+}
+
+/// Why a link or a registration is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum RefuseReason {
+    /// No version in common.
+    Version,
+    /// The name is not a name.
+    Name,
+    /// The certificate does not carry the name.
+    Identity,
+    /// A live node has this name and is another instance.
+    NameInUse,
+    /// Two names with one identity.
+    Collision,
+    /// The table of leaves, links or consumers is full.
+    Full,
+    /// Too many at once; come back after the hint.
+    Busy,
+    /// The receiver does not take this role.
+    Role,
+    /// The consumer may not be read, or is being read by another client.
+    Consumer,
+    /// The epoch is one that the sender has left behind: two copies of one node are running.
+    Epoch,
+}
+
+/// Refuses the link; the sender then closes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Refuse {
+    /// Why.
+    pub reason: RefuseReason,
+    /// Not before this time has passed, in milliseconds; 0 for the dialler's own judgement.
+    pub retry_after_ms: u32,
+}
+
+/// A leaf registers, or renews.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Register<'a> {
+    /// The lease it would like, in milliseconds.
+    pub lease_ms: u32,
+    /// Where it can be reached, `host:port`; empty for nowhere.
+    pub address: &'a str,
+    /// Queues it reads beside the one of its own name; the empty text for none.
+    pub queues: [&'a str; QUEUES_MAX - 1],
+}
+
+/// The hub's answer to [`Register`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Lease {
+    /// The registration holds this long from now, in milliseconds.
+    pub lease_ms: u32,
+}
+
+/// A client wants to read as a named consumer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Subscribe<'a> {
+    /// The consumer.
+    pub consumer: &'a str,
+    /// Only messages of this type; empty for all. A trailing `*` matches any rest. Counts when the
+    /// consumer is new.
+    pub message_type: &'a str,
+    /// Whether a new consumer starts with what the node already holds, or with what comes.
+    pub from_start: bool,
+}
+
+/// Announces an outgoing stream; the receiver answers [`Resume`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Open<'a> {
+    /// The sender's queue.
+    pub queue: &'a str,
+    /// The class, 0 to 3.
+    pub class: u8,
+    /// The life of the sender's log.
+    pub epoch: u32,
+    /// The first entry that the sender still holds.
+    pub first: u64,
+}
+
+/// The receiver's place in a stream: the sender goes on from there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Resume {
+    /// The epoch of the stream, as in [`Open`].
+    pub epoch: u32,
+    /// Entries before this one are safe.
+    pub position: u64,
+    /// Bytes of the entry at `position` that are there already.
+    pub offset: u32,
+    /// The sender may send this many bytes of records, counted from this frame on.
+    pub credit_bytes: u32,
+    /// Counts the resumes of the stream on this link, so that frames sent before are told apart.
+    pub round: u8,
+}
+
+/// What an acknowledgement promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Level {
+    /// It arrived.
+    Received,
+    /// It was written, and survives the end of the process.
+    Written,
+    /// It was synced, and survives the end of power.
+    Synced,
+    /// It was synced here and on this many standbys.
+    Replicated(u8),
+}
+
+/// Acknowledges everything before a position, and grants credit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Ack {
+    /// Entries before this one are safe.
+    pub position: u64,
+    /// What "safe" means.
+    pub level: Level,
+    /// The sender may send this many bytes of records in all since the last [`Resume`].
+    pub credit_bytes: u64,
+    /// The round of that [`Resume`].
+    pub round: u8,
+}
+
+/// Entries that will not come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Skip {
+    /// From here,
+    pub first: u64,
+    /// up to here, exclusive.
+    pub next: u64,
+    /// Why.
+    pub reason: SkipReason,
+}
+
+/// A consumer will not have this entry: to the dead letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Reject {
+    /// Which.
+    pub position: u64,
+}
+
+/// Why a link is closed on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum ByeReason {
+    /// Nothing more to say for now.
+    Done,
+    /// The node stops.
+    Stopping,
+    /// A newer link of the same node took its place.
+    Replaced,
+    /// The lease ended without renewal.
+    Expired,
+    /// The log took a new epoch.
+    Renumbered,
+}
+
+/// The last frame of a link that is closed on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Bye {
+    /// Why.
+    pub reason: ByeReason,
+    /// Not before this time has passed, in milliseconds; 0 for the dialler's own judgement.
+    pub retry_after_ms: u32,
+}
+
+/// The payload of a control frame. Its type number is in [`Control::type_number`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[allow(missing_docs, reason = "each variant is named for the type it holds")]
+pub enum Control<'a> {
+    Hello(Hello<'a>),
+    Refuse(Refuse),
+    Register(Register<'a>),
+    Lease(Lease),
+    Subscribe(Subscribe<'a>),
+    Open(Open<'a>),
+    Resume(Resume),
+    Ack(Ack),
+    Skip(Skip),
+    Reject(Reject),
+    /// Answered by a `Pong` with the same number.
+    Ping(u32),
+    Pong(u32),
+    Bye(Bye),
+}

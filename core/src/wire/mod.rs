@@ -1,0 +1,26 @@
+//! The bytes on a link: frames and what is in them. No state lives here.
+//!
+//! ```text
+//! 0   u32  bytes of payload that follow the header
+//! 4   u8   type
+//! 5   u8   stream, for types that have one; else 0
+//! 6   u16  flags, 0 unless the type says otherwise
+//! 8   u32  crc32c of bytes 0..8 and of the payload; for records and calls of the fixed part alone
+//! ```
+//!
+//! Control payloads are postcard, the fixed parts of [`Records`] and [`Call`] are laid out by
+//! hand. `docs/wire.md` specifies every byte, `core/tests/vectors` has examples to test against.
+
+mod frame;
+mod message;
+
+pub use frame::{
+    CONTROL_FRAME_BYTES_MAX, Call, FRAME_BYTES_MAX, FRAME_BYTES_MIN, Frame, FrameError,
+    HEADER_BYTES, RECORDS_OVERHEAD_BYTES, Records, call_header, decode, encode_control,
+    records_header,
+};
+pub use message::{
+    Ack, Bye, ByeReason, Control, FEATURE_LZ4, FEATURES, Hello, Lease, Level, Open, QUEUES_MAX,
+    Refuse, RefuseReason, Register, Reject, Resume, Role, STREAMS_MAX, Skip, Subscribe,
+    VERSION_MAX, VERSION_MIN,
+};

@@ -1,0 +1,41 @@
+//! A running node, as the rest of the process sees it.
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::api::{ApiError, ErrorKind, Reply, Request};
+
+/// A request on its way to the node, and where its answer goes.
+pub struct Pending {
+    /// What is asked.
+    pub request: Request,
+    /// Where the answer goes.
+    pub answer: oneshot::Sender<Result<Reply, ApiError>>,
+}
+
+/// Asks things of a node that runs in this process, from any thread. Cheap to clone.
+#[derive(Clone)]
+pub struct NodeHandle {
+    sender: mpsc::Sender<Pending>,
+}
+
+/// Requests that may wait for a node at once; the next caller waits for room.
+pub const PENDING_MAX: usize = 256;
+
+impl NodeHandle {
+    /// A handle, and the end at which the node takes the requests.
+    pub fn new() -> (Self, mpsc::Receiver<Pending>) {
+        let (sender, receiver) = mpsc::channel(PENDING_MAX);
+        (Self { sender }, receiver)
+    }
+
+    /// Asks, and waits for the answer.
+    ///
+    /// # Errors
+    /// What the node answers, or [`ErrorKind::Unavailable`] when it has stopped.
+    pub async fn call(&self, request: Request) -> Result<Reply, ApiError> {
+        let stopped = || ApiError::new(ErrorKind::Unavailable, "the node has stopped");
+        let (answer, answered) = oneshot::channel();
+        self.sender.send(Pending { request, answer }).await.map_err(|_| stopped())?;
+        answered.await.map_err(|_| stopped())?
+    }
+}

@@ -1,0 +1,10 @@
+//! replcore on a host: a store on disk, a tokio driver for the machines of the core, a client,
+//! HTTP, and the `replcore` program.
+//!
+//! A node is an engine (machine, store and link buffers, no sockets and no clock) run by a driver
+//! on one thread. Programs talk to it over its binary protocol or over HTTP; both say the same
+//! things, those of [`api`].
+
+pub mod api;
+pub mod handle;
+pub mod store;

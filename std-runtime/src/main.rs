@@ -1,0 +1,3 @@
+//! The `replcore` program.
+
+fn main() {}
