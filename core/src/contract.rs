@@ -184,6 +184,8 @@ pub enum Input<'a> {
         stream: StreamIndex,
         /// Where the stream goes on. Never before an earlier report.
         next: Cursor,
+        /// Bytes of records, before compression, of the orders that this report completes.
+        bytes: u32,
     },
     /// Bytes of a [`Output::TakeRecords`] could not be kept. Bytes of later orders of this stream
     /// are to be thrown away until the machine has asked the sender to go back.
