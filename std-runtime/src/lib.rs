@@ -7,4 +7,5 @@
 
 pub mod api;
 pub mod handle;
+pub mod options;
 pub mod store;
