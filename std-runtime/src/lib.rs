@@ -6,6 +6,9 @@
 //! things, those of [`api`].
 
 pub mod api;
+pub mod ca;
+pub mod config;
 pub mod handle;
 pub mod options;
 pub mod store;
+pub mod tls;
