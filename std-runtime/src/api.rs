@@ -138,6 +138,7 @@ pub enum Request {
 /// The answer to a [`Request`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant, reason = "few are alive at once, and each is moved rarely")]
 pub enum Reply {
     /// To [`Request::Post`]: the ids, in order.
     Posted {
