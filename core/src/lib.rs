@@ -21,4 +21,5 @@ pub mod log;
 pub mod rng;
 pub mod stream;
 pub mod time;
+pub mod transport;
 pub mod wire;

@@ -1,0 +1,5 @@
+//! Byte layers under a link, without input and output: what makes frames out of a medium that
+//! only knows bytes. The machines do not know of them; a driver puts them between the medium and
+//! [`Input::Recv`](crate::contract::Input::Recv).
+
+pub mod cobs;
