@@ -18,6 +18,7 @@ extern crate std;
 
 pub mod contract;
 pub mod log;
+pub mod queue;
 pub mod rng;
 pub mod stream;
 pub mod time;
