@@ -6,7 +6,7 @@
 use replcore::contract::{Failure, Key, LinkId, SkipReason, StreamIndex};
 use replcore::log::record::{MessageError, Record};
 use replcore::stream::{
-    Cursor, Epoch, Name, NodeId, Position, QueueId, QueueKey, RecordId, StreamKey,
+    CLASSES, Cursor, Epoch, Name, NodeId, Position, QueueId, QueueKey, RecordId, StreamKey,
 };
 use replcore::wire::Records;
 
@@ -149,6 +149,112 @@ pub struct Holding {
     pub next: Position,
 }
 
+/// How one queue is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueInfo {
+    /// Its name.
+    pub name: Name,
+    /// What it is for.
+    pub kind: QueueKind,
+    /// Messages in it, by class.
+    pub messages: [u64; CLASSES],
+    /// Bytes of the records in it; within a run of records that is partly acknowledged an
+    /// estimate.
+    pub bytes: u64,
+    /// How long the oldest has waited here, in milliseconds; 0 when it is empty.
+    pub oldest_ms: u64,
+    /// Messages ever put in.
+    pub appended_total: u64,
+    /// Messages acknowledged.
+    pub acknowledged_total: u64,
+    /// Messages dropped at a limit or lost by the medium.
+    pub dropped_total: u64,
+    /// Messages whose time to live ended in it.
+    pub expired_total: u64,
+    /// Messages purged by an operator.
+    pub purged_total: u64,
+}
+
+/// Where an entry of a queue stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The class and position in the queue.
+    pub class: u8,
+    /// The position in that class.
+    pub position: Position,
+    /// The place in this node's log.
+    pub ordinal: u64,
+}
+
+/// A consumer as it was made.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Consumer {
+    /// Its name, which is also the name of its queue.
+    pub name: String,
+    /// Only messages of this type; a trailing `*` matches any rest; empty for all.
+    pub message_type: String,
+}
+
+/// What came of [`Store::purge`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Purge {
+    /// Messages that went.
+    pub messages: u64,
+    /// Ids that were not in the queue.
+    pub not_found: Vec<RecordId>,
+}
+
+/// Counters of a store since its start. All only rise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Records stored.
+    pub records_stored: u64,
+    /// Bytes of records stored.
+    pub record_bytes_stored: u64,
+    /// Records passed over because they were here already.
+    pub records_known: u64,
+    /// Posts answered with the id of an earlier one, by idempotency key.
+    pub posts_known: u64,
+    /// Bytes or records refused as damaged or malformed.
+    pub records_corrupt: u64,
+    /// Numbers taken for known because the set of numbers of an origin had no room for more gaps.
+    pub gaps_closed: u64,
+    /// Commits.
+    pub commits: u64,
+    /// Bytes written to the log, notes and headers included.
+    pub log_bytes_written: u64,
+    /// Messages dropped at a limit of a queue.
+    pub dropped: u64,
+    /// Queue entries passed over because their time to live had ended.
+    pub expired: u64,
+    /// Queue entries purged by an operator.
+    pub purged: u64,
+    /// Queue entries whose records the medium has lost.
+    pub lost: u64,
+    /// Entries of incoming streams that their senders said will not come.
+    pub skipped: u64,
+    /// Posts and frames refused at a limit of a queue or of the log.
+    pub refused: u64,
+    /// Targets passed over because the table of queues is full.
+    pub queues_refused: u64,
+    /// Origins forgotten because the table of origins is full.
+    pub origins_forgotten: u64,
+    /// Incoming streams forgotten because the table of streams is full.
+    pub streams_forgotten: u64,
+    /// Parts of records thrown away because too many bytes were staged.
+    pub staged_dropped: u64,
+    /// Records copied forward so that an old segment could go.
+    pub records_moved: u64,
+    /// Segments freed.
+    pub segments_freed: u64,
+    /// Segments set aside as damaged.
+    pub segments_quarantined: u64,
+    /// Stamps of other nodes too far ahead of the wall clock to be believed.
+    pub stamps_ahead: u64,
+    /// Microseconds spent in syncing.
+    pub sync_us: u64,
+}
+
 /// A place for records, queues, cursors and the machine's own state.
 pub trait Store {
     /// Who it belongs to.
@@ -237,10 +343,109 @@ pub trait Store {
     /// identity, and all own queues start anew at position 0 with what they hold.
     fn renumber(&mut self, epoch: Epoch) -> Result<(), Failure>;
 
+    /// Work for about once a second: drops what is over an age limit, forgets old idempotency
+    /// keys, frees segments. Bounded.
+    fn maintain(&mut self, wall_ms: u64) -> Result<(), Failure>;
+
+    /// Sets the limits of queues: `default` for all but the named ones. What is over a lowered
+    /// limit goes with the next append to the queue.
+    fn set_limits(&mut self, default: QueueLimits, named: &[(Name, QueueLimits)]);
+
+    /// Stores `value` under `name` for the application, with the next commit; an empty value
+    /// removes it. Meant for a few small settings: at most 64 names of at most 63 bytes, at most
+    /// 64 KiB each.
+    ///
+    /// # Errors
+    /// [`Failure::Full`] beyond these limits; nothing has changed.
+    fn put_setting(&mut self, name: &str, value: &[u8]) -> Result<(), Failure>;
+
+    /// What [`Store::put_setting`] stored.
+    fn setting(&self, name: &str) -> Option<&[u8]>;
+
+    /// The queue of this name.
+    fn queue(&self, wall_ms: u64, name: &Name) -> Option<QueueInfo>;
+
+    /// At most `limit` queues by name, beginning after the name `after`.
+    fn queues(&self, wall_ms: u64, after: Option<&str>, limit: usize) -> Vec<QueueInfo>;
+
+    /// Shows entries of a queue to `each`, class by class, oldest first: passes over `skip`, then
+    /// at most `limit`. Committed ones only.
+    fn peek(
+        &mut self,
+        queue: QueueId,
+        skip: u64,
+        limit: usize,
+        each: &mut dyn FnMut(Place, &Record<'_>),
+    ) -> Result<(), Failure>;
+
+    /// Drops all entries of a queue, or those of the records named.
+    ///
+    /// # Errors
+    /// [`Failure::Full`] when there is no such queue.
+    fn purge(&mut self, queue: QueueId, ids: Option<&[RecordId]>) -> Result<Purge, Failure>;
+
+    /// Removes a queue with its entries. Whether there was one.
+    fn forget_queue(&mut self, queue: QueueId) -> bool;
+
+    /// The record of one entry of a queue. Whether it is there.
+    fn entry(
+        &mut self,
+        queue: QueueKey,
+        position: Position,
+        each: &mut dyn FnMut(Place, &Record<'_>),
+    ) -> Result<bool, Failure>;
+
+    /// Shows committed records from ordinal `from` on, in the order in which they were stored,
+    /// until `each` answers false or about `bytes_max` bytes were looked at. Answers the ordinal
+    /// to go on from.
+    fn read(
+        &mut self,
+        from: u64,
+        bytes_max: usize,
+        each: &mut dyn FnMut(u64, &Record<'_>) -> bool,
+    ) -> Result<u64, Failure>;
+
+    /// Shows the current record of a type and key, the one with the latest origin time, with its
+    /// ordinal. Whether there is one.
+    fn latest(
+        &mut self,
+        message_type: &str,
+        key: &[u8],
+        each: &mut dyn FnMut(u64, &Record<'_>),
+    ) -> Result<bool, Failure>;
+
+    /// Makes a consumer and its queue, or leaves it as it is. `from_start`: a new one begins with
+    /// the matching records that the log holds.
+    fn create_consumer(
+        &mut self,
+        wall_ms: u64,
+        consumer: &Consumer,
+        from_start: bool,
+    ) -> Result<QueueId, PostError>;
+
+    /// All consumers, by name.
+    fn consumers(&self) -> Vec<Consumer>;
+
+    /// Removes a consumer, its queue and its dead letters. Whether there was one.
+    fn remove_consumer(&mut self, name: &Name) -> bool;
+
+    /// What has been counted.
+    fn counters(&self) -> Counters;
+
+    /// Bytes of the log on disk, spare segments included.
+    fn log_bytes(&self) -> u64;
+
+    /// The first ordinal held, and the next to be given.
+    fn ordinals(&self) -> [u64; 2];
+
+    /// Commits and leaves the medium as a clean end leaves it.
+    fn close(&mut self) -> Result<(), Failure>;
+
     /// Whether something waits for [`Store::commit`].
     fn dirty(&self) -> bool;
 
-    /// Writes and syncs everything that came since the last commit, as one. After an error the
-    /// store takes nothing more: what is on the medium is not known, and only a restart tells.
+    /// Writes and syncs everything that came since the last commit, as one. After
+    /// [`Failure::Io`] the store takes nothing more: what is on the medium is not known, and only
+    /// a restart tells.
     fn commit(&mut self) -> Result<(), Failure>;
 }
