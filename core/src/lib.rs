@@ -17,10 +17,16 @@
 extern crate std;
 
 pub mod contract;
+pub mod leaf;
+pub mod lease;
+pub mod link;
 pub mod log;
 pub mod queue;
 pub mod rng;
 pub mod stream;
 pub mod time;
+mod timers;
 pub mod transport;
 pub mod wire;
+
+pub use timers::Timer;

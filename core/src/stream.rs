@@ -122,6 +122,63 @@ impl defmt::Format for Name {
     }
 }
 
+/// Where a node can be reached, as it says itself: `host:port`, 1 to 63 bytes of visible ASCII.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Address {
+    bytes: [u8; NAME_BYTES_MAX],
+    len: u8,
+}
+
+impl Address {
+    /// The address `text`. It is passed on and shown, not resolved.
+    ///
+    /// # Errors
+    /// The text is empty, too long, or has a byte that is not visible ASCII.
+    pub const fn new(text: &str) -> Result<Self, NameError> {
+        let source = text.as_bytes();
+        if source.is_empty() {
+            return Err(NameError::Empty);
+        }
+        if source.len() > NAME_BYTES_MAX {
+            return Err(NameError::TooLong);
+        }
+        let mut bytes = [0; NAME_BYTES_MAX];
+        let mut at = 0;
+        while at < source.len() {
+            if !source[at].is_ascii_graphic() {
+                return Err(NameError::Byte(at));
+            }
+            bytes[at] = source[at];
+            at += 1;
+        }
+        Ok(Self { bytes, len: source.len() as u8 })
+    }
+
+    /// The address as text.
+    pub fn as_str(&self) -> &str {
+        core::str::from_utf8(&self.bytes[..usize::from(self.len)]).unwrap_or("")
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+#[cfg(feature = "defmt")]
+impl defmt::Format for Address {
+    fn format(&self, f: defmt::Formatter<'_>) {
+        defmt::write!(f, "{=str}", self.as_str());
+    }
+}
+
 /// A node, by the hash of its [`Name`]. Zero is nobody. Two names with one id cannot both
 /// register: the second is refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -322,6 +322,7 @@ mod tests {
             epoch: u32::MAX,
             frame_bytes_max: u32::MAX,
             keepalive_ms: u32::MAX,
+            session: u32::MAX,
         });
         let bytes = frame(hello);
         for cut in 0..bytes.len() {

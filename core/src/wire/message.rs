@@ -53,6 +53,9 @@ pub struct Hello<'a> {
     pub frame_bytes_max: u32,
     /// It is silent for no longer than this, in milliseconds.
     pub keepalive_ms: u32,
+    /// Drawn for each link: tells a repeated greeting from one after a restart, on a line that
+    /// has no other way to tell.
+    pub session: u32,
 }
 
 /// Why a link or a registration is refused.

@@ -1,0 +1,272 @@
+//! The leaf's side: when to dial, when to register, when to renew.
+
+use crate::link::Backoff;
+use crate::rng::Rng;
+use crate::time::Instant;
+
+/// When a node dials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct DialTiming {
+    /// The least wait before dialling again, in milliseconds; default 500.
+    pub retry_ms_min: u32,
+    /// The greatest wait before dialling again, in milliseconds; default 30,000.
+    pub retry_ms_max: u32,
+    /// A link that stood this long ends the growth of the waits, in milliseconds; default 10,000.
+    pub stable_ms: u32,
+    /// 0 (the default) holds the link open, and messages leave at once. Otherwise the node dials
+    /// at this interval, in milliseconds, exchanges what there is and closes: for those that sleep.
+    pub poll_interval_ms: u32,
+    /// In poll mode the link is closed when nothing has moved for this long, in milliseconds;
+    /// default 500.
+    pub linger_ms: u32,
+}
+
+impl DialTiming {
+    /// The defaults.
+    pub const fn new() -> Self {
+        Self {
+            retry_ms_min: 500,
+            retry_ms_max: 30_000,
+            stable_ms: 10_000,
+            poll_interval_ms: 0,
+            linger_ms: 500,
+        }
+    }
+}
+
+impl Default for DialTiming {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// When a leaf registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct LeaseTiming {
+    /// It renews this often, in milliseconds; default 300,000.
+    pub register_ms: u32,
+    /// The lease it asks for, in milliseconds; default 900,000.
+    pub lease_ms: u32,
+    /// A registration that is not answered by then has failed, in milliseconds; default 5,000.
+    pub answer_ms: u32,
+}
+
+impl LeaseTiming {
+    /// The defaults.
+    pub const fn new() -> Self {
+        Self { register_ms: 300_000, lease_ms: 900_000, answer_ms: 5_000 }
+    }
+}
+
+impl Default for LeaseTiming {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+enum DialState {
+    /// Dials at this time.
+    Waiting(Instant),
+    /// The driver was asked to dial.
+    Dialing,
+    /// A link stands since then.
+    Up(Instant),
+}
+
+/// Decides when to dial one place.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub(crate) struct Dialer {
+    state: DialState,
+    backoff: Backoff,
+    hint_ms: u32,
+    /// In poll mode: when the present interval ends.
+    round_ends_at: Instant,
+}
+
+impl Dialer {
+    pub(crate) const fn new() -> Self {
+        Self {
+            state: DialState::Waiting(Instant::ZERO),
+            backoff: Backoff::new(),
+            hint_ms: 0,
+            round_ends_at: Instant::ZERO,
+        }
+    }
+
+    /// Whether to dial now; it then counts as dialling.
+    pub(crate) fn dial(&mut self, now: Instant, timing: &DialTiming) -> bool {
+        match self.state {
+            DialState::Waiting(until) if now >= until => {
+                self.state = DialState::Dialing;
+                self.round_ends_at = now.plus_millis(timing.poll_interval_ms.into());
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub(crate) fn up(&mut self, now: Instant) {
+        self.state = DialState::Up(now);
+    }
+
+    /// The other end asked not to be dialled before this time has passed.
+    pub(crate) fn hint(&mut self, retry_after_ms: u32) {
+        self.hint_ms = retry_after_ms;
+    }
+
+    /// A dial failed or a link has ended. `done`: it ended because there was nothing more to say.
+    pub(crate) fn down(&mut self, now: Instant, done: bool, timing: &DialTiming, rng: &mut Rng) {
+        if let DialState::Up(since) = self.state
+            && (done || now.millis_since(since) >= timing.stable_ms.into())
+        {
+            self.backoff.reset();
+        }
+        let hint_ms = core::mem::take(&mut self.hint_ms);
+        let until = if done && hint_ms == 0 && timing.poll_interval_ms > 0 {
+            self.round_ends_at.max(now)
+        } else {
+            let wait_ms =
+                self.backoff.next_ms(timing.retry_ms_min, timing.retry_ms_max, hint_ms, rng);
+            now.plus_millis(wait_ms)
+        };
+        self.state = DialState::Waiting(until);
+    }
+
+    pub(crate) fn deadline(&self) -> Instant {
+        match self.state {
+            DialState::Waiting(until) => until,
+            DialState::Dialing | DialState::Up(_) => Instant::NEVER,
+        }
+    }
+}
+
+/// What a lease client has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LeaseDue {
+    /// Register, now.
+    Register,
+    /// The answer did not come: the link is no good.
+    Failed,
+}
+
+/// The leaf's side of one registration, on one link.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub(crate) struct LeaseClient {
+    asked_at: Option<Instant>,
+    renew_at: Instant,
+    held_until: Option<Instant>,
+}
+
+impl LeaseClient {
+    /// No link, nothing to do.
+    pub(crate) const fn new() -> Self {
+        Self { asked_at: None, renew_at: Instant::NEVER, held_until: None }
+    }
+
+    /// A link stands: register at once.
+    pub(crate) fn start(&mut self, now: Instant) {
+        *self = Self { asked_at: None, renew_at: now, held_until: None };
+    }
+
+    /// The link is gone.
+    pub(crate) fn stop(&mut self) {
+        *self = Self::new();
+    }
+
+    pub(crate) fn due(&mut self, now: Instant, timing: &LeaseTiming) -> Option<LeaseDue> {
+        if let Some(asked_at) = self.asked_at
+            && now >= asked_at.plus_millis(timing.answer_ms.into())
+        {
+            self.stop();
+            return Some(LeaseDue::Failed);
+        }
+        if self.asked_at.is_none() && now >= self.renew_at {
+            self.asked_at = Some(now);
+            return Some(LeaseDue::Register);
+        }
+        None
+    }
+
+    /// The hub has granted `lease_ms`. Whether this was the first grant on this link.
+    pub(crate) fn granted(&mut self, now: Instant, lease_ms: u32, timing: &LeaseTiming) -> bool {
+        let first = self.held_until.is_none();
+        let asked_at = self.asked_at.take().unwrap_or(now);
+        self.held_until = Some(asked_at.plus_millis(lease_ms.into()));
+        // A hub that grants less than asked for is renewed at a third of what it grants.
+        let renew_ms = timing.register_ms.min(lease_ms / 3).max(1);
+        self.renew_at = asked_at.plus_millis(renew_ms.into());
+        first
+    }
+
+    pub(crate) fn held(&self) -> bool {
+        self.held_until.is_some()
+    }
+
+    pub(crate) fn deadline(&self, timing: &LeaseTiming) -> Instant {
+        match self.asked_at {
+            Some(asked_at) => asked_at.plus_millis(timing.answer_ms.into()),
+            None => self.renew_at,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMING: LeaseTiming = LeaseTiming::new();
+
+    /// HS-03, HS-04.
+    #[test]
+    fn registers_at_once_and_again_every_300_s() {
+        let mut client = LeaseClient::new();
+        let start = Instant::from_millis(1_000);
+        client.start(start);
+        assert_eq!(client.due(start, &TIMING), Some(LeaseDue::Register));
+        assert!(client.granted(start.plus_millis(80), 900_000, &TIMING));
+        assert_eq!(client.deadline(&TIMING), start.plus_millis(300_000));
+        assert_eq!(client.due(start.plus_millis(299_999), &TIMING), None);
+        let renewal = client.due(start.plus_millis(300_000), &TIMING);
+        assert_eq!(renewal, Some(LeaseDue::Register));
+    }
+
+    #[test]
+    fn an_answer_that_does_not_come_fails_the_link() {
+        let mut client = LeaseClient::new();
+        client.start(Instant::ZERO);
+        client.due(Instant::ZERO, &TIMING);
+        assert_eq!(client.due(Instant::from_millis(5_000), &TIMING), Some(LeaseDue::Failed));
+        assert_eq!(client.deadline(&TIMING), Instant::NEVER);
+    }
+
+    /// HS-04: a failed registration is tried again sooner, with back-off and jitter.
+    #[test]
+    fn failures_are_retried_after_growing_scattered_waits() {
+        let timing = DialTiming::new();
+        let (mut dialer, mut rng) = (Dialer::new(), Rng::new(3));
+        let mut now = Instant::ZERO;
+        for _ in 0..20 {
+            assert!(dialer.dial(now, &timing));
+            dialer.down(now, false, &timing, &mut rng);
+            let wait_ms = dialer.deadline().millis_since(now);
+            assert!((500..=30_000).contains(&wait_ms), "{wait_ms}");
+            now = dialer.deadline();
+        }
+    }
+
+    #[test]
+    fn in_poll_mode_the_next_dial_is_one_interval_after_the_last() {
+        let timing = DialTiming { poll_interval_ms: 10_000, ..DialTiming::new() };
+        let (mut dialer, mut rng) = (Dialer::new(), Rng::new(3));
+        assert!(dialer.dial(Instant::ZERO, &timing));
+        dialer.up(Instant::from_millis(20));
+        dialer.down(Instant::from_millis(700), true, &timing, &mut rng);
+        assert_eq!(dialer.deadline(), Instant::from_millis(10_000));
+    }
+}

@@ -1,0 +1,404 @@
+//! The two ends of a stream on one link: where the sender is, where the receiver is.
+
+use crate::contract::SkipReason;
+use crate::stream::{Cursor, Epoch, Position, QueueKey, StreamKey};
+use crate::time::Instant;
+use crate::wire;
+
+/// How far the sending end of a stream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub(crate) enum OutboundState {
+    /// Not in use.
+    Free,
+    /// The store is to be asked what the queue holds.
+    Ask,
+    /// The store was asked, with this token.
+    Asked(u64),
+    /// Known, and nothing in it that was not acknowledged.
+    Quiet,
+    /// To be announced.
+    Announce,
+    /// Announced, the receiver has not said where it is.
+    Announced,
+    /// Records flow.
+    Running,
+}
+
+/// What is to be told before the next records: that some will not come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub(crate) struct PendingSkip {
+    pub(crate) first: Position,
+    pub(crate) next: Position,
+    pub(crate) reason: SkipReason,
+}
+
+/// The sending end of a stream.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub(crate) struct Outbound {
+    pub(crate) state: OutboundState,
+    pub(crate) key: QueueKey,
+    /// Acknowledged before this.
+    pub(crate) released: Position,
+    /// The queue ends here.
+    pub(crate) next: Position,
+    /// The next byte to send.
+    pub(crate) cursor: Cursor,
+    /// Bytes granted and bytes sent since the last resume.
+    pub(crate) granted_bytes: u64,
+    pub(crate) sent_bytes: u64,
+    pub(crate) round: u8,
+    /// A `SendRecords` is not answered yet.
+    pub(crate) ordered: bool,
+    /// That `SendRecords` is of a round that is over; its answer counts for nothing.
+    pub(crate) void: bool,
+    pub(crate) skip: Option<PendingSkip>,
+    /// A `Release` is due.
+    pub(crate) release: bool,
+    /// An entry that the consumer refused.
+    pub(crate) dead: Option<Position>,
+    /// When the stream last moved, for lines that lose frames.
+    pub(crate) moved_at: Instant,
+}
+
+impl Outbound {
+    pub(crate) const FREE: Self = Self {
+        state: OutboundState::Free,
+        key: QueueKey { queue: crate::stream::QueueId(0), class: 0 },
+        released: Position(0),
+        next: Position(0),
+        cursor: Cursor::at(Position(0)),
+        granted_bytes: 0,
+        sent_bytes: 0,
+        round: 0,
+        ordered: false,
+        void: false,
+        skip: None,
+        release: false,
+        dead: None,
+        moved_at: Instant::ZERO,
+    };
+
+    /// Takes what the store says of the queue.
+    pub(crate) fn known(&mut self, now: Instant, released: Position, next: Position) {
+        self.released = released;
+        self.next = next.max(released);
+        self.cursor = Cursor::at(released);
+        self.moved_at = now;
+        self.state =
+            if self.holds_unreleased() { OutboundState::Announce } else { OutboundState::Quiet };
+    }
+
+    /// The queue has grown.
+    pub(crate) fn grown(&mut self, now: Instant, next: Position) {
+        if next <= self.next {
+            return;
+        }
+        if self.all_released() {
+            self.moved_at = now;
+        }
+        self.next = next;
+        if self.state == OutboundState::Quiet {
+            self.state = OutboundState::Announce;
+        }
+    }
+
+    /// The receiver says where it is. `false` when it is beyond the end of this queue.
+    pub(crate) fn resume(&mut self, now: Instant, resume: &wire::Resume) -> bool {
+        let position = Position(resume.position);
+        if position > self.next || (position == self.next && resume.offset > 0) {
+            return false;
+        }
+        self.cursor = Cursor { position, offset: resume.offset };
+        self.granted_bytes = u64::from(resume.credit_bytes);
+        self.sent_bytes = 0;
+        self.round = resume.round;
+        self.void = self.ordered;
+        self.skip = None;
+        self.state = OutboundState::Running;
+        self.moved_at = now;
+        self.release_through(position);
+        true
+    }
+
+    /// The receiver acknowledges. `false` when it acknowledges what the queue does not have.
+    pub(crate) fn acknowledge(&mut self, now: Instant, ack: &wire::Ack, safe: bool) -> bool {
+        let position = Position(ack.position);
+        if position > self.next {
+            return false;
+        }
+        if ack.round == self.round && ack.credit_bytes > self.granted_bytes {
+            self.granted_bytes = ack.credit_bytes;
+            self.moved_at = now;
+        }
+        if position > self.cursor.position {
+            self.cursor = Cursor::at(position);
+        }
+        if safe && position > self.released {
+            self.moved_at = now;
+            self.release_through(position);
+        }
+        true
+    }
+
+    fn release_through(&mut self, position: Position) {
+        if position > self.released {
+            self.released = position;
+            self.release = true;
+        }
+    }
+
+    /// Records were written to the link.
+    pub(crate) fn sent(&mut self, now: Instant, next: Cursor, bytes: u32) {
+        if self.end_order() && next > self.cursor && next.position <= self.next {
+            if self.released == self.cursor.position {
+                self.moved_at = now;
+            }
+            self.cursor = next;
+            self.sent_bytes = self.sent_bytes.saturating_add(u64::from(bytes));
+        }
+    }
+
+    /// Records are not to be had.
+    pub(crate) fn gone(&mut self, next: Position, reason: SkipReason) {
+        if self.end_order() && next > self.cursor.position && next <= self.next {
+            self.skip = Some(PendingSkip { first: self.cursor.position, next, reason });
+        }
+    }
+
+    /// The order that was out is answered. Whether the answer counts.
+    fn end_order(&mut self) -> bool {
+        let counts = self.ordered && !self.void;
+        self.ordered = false;
+        self.void = false;
+        counts
+    }
+
+    /// Bytes that the receiver still allows.
+    pub(crate) fn credit_bytes(&self) -> u32 {
+        u32::try_from(self.granted_bytes.saturating_sub(self.sent_bytes)).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn ready_to_send(&self) -> bool {
+        self.state == OutboundState::Running
+            && !self.ordered
+            && self.skip.is_none()
+            && self.cursor.position < self.next
+            && self.credit_bytes() > 0
+    }
+
+    /// On a line that loses frames: whether silence from the receiver would be suspicious.
+    pub(crate) fn awaits_receiver(&self) -> bool {
+        match self.state {
+            OutboundState::Announced => true,
+            OutboundState::Running => self.holds_unreleased(),
+            _ => false,
+        }
+    }
+
+    pub(crate) fn holds_unreleased(&self) -> bool {
+        self.released < self.next
+    }
+
+    fn all_released(&self) -> bool {
+        self.released == self.next
+    }
+}
+
+/// How far the receiving end of a stream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub(crate) enum InboundState {
+    /// Not in use.
+    Free,
+    /// The store is to be asked how far the stream was taken.
+    Ask,
+    /// The store was asked, with this token.
+    Asked(u64),
+    /// Records flow.
+    Running,
+    /// The store had no room; asked again at this time.
+    Waiting(Instant),
+}
+
+/// What a frame of records is to its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fit {
+    /// It is the next.
+    Next,
+    /// It brings nothing new, or belongs to a round that is over.
+    Known,
+    /// Something before it is missing.
+    Gap,
+}
+
+/// The receiving end of a stream.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub(crate) struct Inbound {
+    pub(crate) state: InboundState,
+    pub(crate) source: StreamKey,
+    /// The next byte to arrive.
+    pub(crate) expected: Cursor,
+    /// Everything before is safe.
+    pub(crate) taken: Cursor,
+    /// Bytes that arrived and bytes that are safe, since the last resume.
+    pub(crate) arrived_bytes: u64,
+    pub(crate) safe_bytes: u64,
+    pub(crate) round: u8,
+    /// A `Resume` is due.
+    pub(crate) resume: bool,
+    /// An `Ack` is due.
+    pub(crate) ack: bool,
+    /// An entry to refuse.
+    pub(crate) reject: Option<Position>,
+}
+
+impl Inbound {
+    pub(crate) const FREE: Self = Self {
+        state: InboundState::Free,
+        source: StreamKey {
+            owner: crate::stream::NodeId::NONE,
+            queue: QueueKey { queue: crate::stream::QueueId(0), class: 0 },
+            epoch: Epoch(0),
+        },
+        expected: Cursor::at(Position(0)),
+        taken: Cursor::at(Position(0)),
+        arrived_bytes: 0,
+        safe_bytes: 0,
+        round: 0,
+        resume: false,
+        ack: false,
+        reject: None,
+    };
+
+    /// Takes what the store says of the stream, and asks the sender to go on from there.
+    pub(crate) fn known(&mut self, epoch: Epoch, cursor: Cursor) {
+        if epoch > self.source.epoch {
+            // The sender does not know the latest life of its own log. Telling it is all.
+            self.source.epoch = epoch;
+        } else if epoch < self.source.epoch {
+            self.taken = Cursor::default();
+            self.go_back();
+            return;
+        }
+        self.taken = cursor;
+        self.go_back();
+    }
+
+    /// Asks the sender to go on from what is safe; whatever is under way is void.
+    pub(crate) fn go_back(&mut self) {
+        self.state = InboundState::Running;
+        self.expected = self.taken;
+        self.arrived_bytes = 0;
+        self.safe_bytes = 0;
+        self.round = self.round.wrapping_add(1);
+        self.resume = true;
+        self.ack = false;
+    }
+
+    /// The store has no room. What is under way is void, and asked for again at `until`.
+    pub(crate) fn wait_until(&mut self, until: Instant) {
+        self.go_back();
+        self.resume = false;
+        self.state = InboundState::Waiting(until);
+    }
+
+    pub(crate) fn fit(&self, first: Cursor, next: Cursor, round: u8) -> Fit {
+        if self.state != InboundState::Running || round != self.round || self.resume {
+            return Fit::Known;
+        }
+        if first == self.expected {
+            Fit::Next
+        } else if next <= self.expected {
+            Fit::Known
+        } else {
+            Fit::Gap
+        }
+    }
+
+    /// Everything before `next` is safe.
+    pub(crate) fn safe(&mut self, next: Cursor, bytes: u32) {
+        self.safe_bytes = self.safe_bytes.saturating_add(u64::from(bytes)).min(self.arrived_bytes);
+        if next >= self.taken && next <= self.expected {
+            self.taken = next;
+            self.ack = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn running() -> Outbound {
+        let mut outbound = Outbound::FREE;
+        outbound.known(Instant::ZERO, Position(3), Position(10));
+        let resume = wire::Resume { epoch: 0, position: 5, offset: 2, credit_bytes: 100, round: 1 };
+        assert!(outbound.resume(Instant::ZERO, &resume));
+        outbound
+    }
+
+    fn ack(position: u64) -> wire::Ack {
+        wire::Ack { position, level: wire::Level::Synced, credit_bytes: 200, round: 1 }
+    }
+
+    #[test]
+    fn a_resume_moves_the_cursor_and_releases_what_is_safe() {
+        let outbound = running();
+        assert_eq!(outbound.cursor, Cursor { position: Position(5), offset: 2 });
+        assert_eq!((outbound.released, outbound.release), (Position(5), true));
+    }
+
+    #[test]
+    fn a_receiver_beyond_the_end_is_noticed() {
+        let mut outbound = running();
+        let resume = wire::Resume { epoch: 0, position: 11, offset: 0, credit_bytes: 1, round: 2 };
+        assert!(!outbound.resume(Instant::ZERO, &resume));
+        assert!(!outbound.acknowledge(Instant::ZERO, &ack(11), true));
+    }
+
+    #[test]
+    fn an_acknowledgement_that_is_not_safe_enough_releases_nothing() {
+        let mut outbound = running();
+        assert!(outbound.acknowledge(Instant::ZERO, &ack(7), false));
+        assert_eq!(outbound.released, Position(5));
+        assert!(outbound.acknowledge(Instant::ZERO, &ack(7), true));
+        assert_eq!(outbound.released, Position(7));
+    }
+
+    #[test]
+    fn a_report_of_sending_from_before_a_resume_is_void() {
+        let mut outbound = running();
+        outbound.ordered = true;
+        let resume = wire::Resume { epoch: 0, position: 5, offset: 0, credit_bytes: 50, round: 2 };
+        assert!(outbound.resume(Instant::ZERO, &resume));
+        outbound.sent(Instant::ZERO, Cursor::at(Position(8)), 40);
+        assert_eq!((outbound.cursor, outbound.sent_bytes), (Cursor::at(Position(5)), 0));
+        assert!(outbound.ready_to_send());
+    }
+
+    #[test]
+    fn a_new_epoch_starts_from_nothing_and_an_old_one_is_told_the_new() {
+        let mut inbound = Inbound::FREE;
+        inbound.source.epoch = Epoch(7);
+        inbound.known(Epoch(6), Cursor::at(Position(50)));
+        assert_eq!((inbound.taken, inbound.source.epoch), (Cursor::default(), Epoch(7)));
+        inbound.known(Epoch(9), Cursor::at(Position(50)));
+        assert_eq!(inbound.source.epoch, Epoch(9));
+        assert_eq!(inbound.taken, Cursor::at(Position(50)));
+    }
+
+    #[test]
+    fn frames_of_a_round_that_is_over_are_passed_over() {
+        let mut inbound = Inbound::FREE;
+        inbound.known(Epoch(0), Cursor::default());
+        inbound.resume = false;
+        let next = Cursor::at(Position(1));
+        assert_eq!(inbound.fit(Cursor::default(), next, 1), Fit::Next);
+        assert_eq!(inbound.fit(Cursor::default(), next, 0), Fit::Known);
+        assert_eq!(inbound.fit(next, Cursor::at(Position(2)), 1), Fit::Gap);
+    }
+}
