@@ -59,6 +59,7 @@ fn control_fields(control: &Control<'_>, fields: &mut Fields) {
             fields.number("epoch", hello.epoch);
             fields.number("frame_bytes_max", hello.frame_bytes_max);
             fields.number("keepalive_ms", hello.keepalive_ms);
+            fields.number("session", hello.session);
         }
         Control::Refuse(refuse) => {
             fields.variant("reason", refuse.reason);
@@ -144,6 +145,7 @@ fn controls() -> Vec<(String, u8, Control<'static>)> {
         epoch: 0x0001_a2b3,
         frame_bytes_max: 65_536,
         keepalive_ms: 15_000,
+        session: 0x89ab_cdef,
     };
     add("hello of a leaf".into(), 0, Control::Hello(hello));
     add(
@@ -159,6 +161,7 @@ fn controls() -> Vec<(String, u8, Control<'static>)> {
         epoch: 0,
         frame_bytes_max: u32::MAX,
         keepalive_ms: 0,
+        session: 0,
         ..hello
     };
     add("hello of a client with zeros and greatest numbers".into(), 0, Control::Hello(client));
