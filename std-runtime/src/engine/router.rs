@@ -1,0 +1,123 @@
+//! Which queues a record goes to: the rules of the core over the lists of a running node.
+
+use replcore::log::record::Record;
+use replcore::queue::rules::{Destination, Place, RuleError, RuleText, Rules, Source};
+use replcore::stream::{Name, NodeId, QueueId};
+
+use crate::api::DispatchRule;
+use crate::store::{Arrival, Route};
+
+/// Most dispatch rules of a node.
+pub const RULES_MAX: usize = 256;
+/// Most queues that all rules of a node together may name.
+pub const TARGETS_MAX: usize = 1024;
+
+/// The dispatch rules in force, the registered leaves and the upstreams.
+#[derive(Debug)]
+pub struct Router {
+    own: QueueId,
+    hub: bool,
+    /// Rising by id.
+    leaves: Vec<Destination>,
+    upstreams: Vec<Destination>,
+    rules: Box<Rules<RULES_MAX, TARGETS_MAX>>,
+    texts: Vec<DispatchRule>,
+}
+
+impl Router {
+    /// The router of the node `name`, without rules and leaves.
+    pub fn new(name: Name, hub: bool, upstreams: &[Name]) -> Self {
+        Self {
+            own: name.queue_id(),
+            hub,
+            leaves: Vec::new(),
+            upstreams: upstreams.iter().copied().map(Destination::new).collect(),
+            rules: Box::default(),
+            texts: Vec::new(),
+        }
+    }
+
+    /// The rules in force.
+    pub fn rules(&self) -> &[DispatchRule] {
+        &self.texts
+    }
+
+    /// Replaces the rules (HS-20).
+    ///
+    /// # Errors
+    /// The index of the first rule that is not sound, and why; nothing has changed.
+    pub fn set_rules(&mut self, rules: Vec<DispatchRule>) -> Result<(), (usize, RuleError)> {
+        with_texts(&rules, |texts| self.rules.set(texts))?;
+        self.texts = rules;
+        Ok(())
+    }
+
+    /// A leaf has registered.
+    pub fn add_leaf(&mut self, name: Name) {
+        let leaf = Destination::new(name);
+        if let Err(at) = self.leaves.binary_search_by_key(&leaf.id, |leaf| leaf.id) {
+            self.leaves.insert(at, leaf);
+        }
+    }
+
+    /// A leaf is no longer registered.
+    pub fn remove_leaf(&mut self, node: NodeId) {
+        if let Ok(at) = self.leaves.binary_search_by_key(&node.0, |leaf| leaf.id.0) {
+            self.leaves.remove(at);
+        }
+    }
+
+    /// Whether a node is a registered leaf.
+    pub fn is_leaf(&self, node: NodeId) -> bool {
+        self.leaves.binary_search_by_key(&node.0, |leaf| leaf.id.0).is_ok()
+    }
+
+    /// Whether a queue or node is an upstream.
+    pub fn is_upstream(&self, id: u64) -> bool {
+        self.upstreams.iter().any(|upstream| upstream.id.0 == id)
+    }
+
+    /// How records of the stream of `owner` arrive.
+    pub fn arrival(&self, owner: NodeId) -> Arrival {
+        if self.is_upstream(owner.0) {
+            Arrival::Upstream(owner)
+        } else if self.is_leaf(owner) {
+            Arrival::Leaf(owner)
+        } else {
+            Arrival::Local
+        }
+    }
+}
+
+impl Route for Router {
+    fn route(&mut self, record: &Record<'_>, arrival: Arrival, targets: &mut Vec<Name>) {
+        let source = match arrival {
+            Arrival::Local => Source::Local,
+            Arrival::Leaf(peer) => Source::Leaf(peer),
+            Arrival::Upstream(peer) => Source::Upstream(peer),
+        };
+        let (leaves, upstreams) = (&self.leaves, &self.upstreams);
+        let place = Place { own: self.own, hub: self.hub, leaves, upstreams };
+        self.rules.dispatch(record, source, &place, |target| targets.push(target.name));
+    }
+}
+
+/// Checks rules without a router.
+///
+/// # Errors
+/// The index of the first rule that is not sound, and why.
+pub fn check_rules(rules: &[DispatchRule]) -> Result<(), (usize, RuleError)> {
+    let table = Box::<Rules<RULES_MAX, TARGETS_MAX>>::default();
+    with_texts(rules, |texts| table.check(texts))
+}
+
+fn with_texts<R>(rules: &[DispatchRule], then: impl FnOnce(&[RuleText<'_>]) -> R) -> R {
+    let targets: Vec<Vec<&str>> =
+        rules.iter().map(|rule| rule.to.iter().map(String::as_str).collect()).collect();
+    let texts: Vec<RuleText<'_>> = rules
+        .iter()
+        .zip(&targets)
+        .map(|(rule, to)| RuleText { message_type: &rule.message_type, origin: &rule.origin, to })
+        .collect();
+    then(&texts)
+}
