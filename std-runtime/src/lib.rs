@@ -8,6 +8,7 @@
 pub mod api;
 pub mod ca;
 pub mod config;
+mod driver;
 pub mod engine;
 pub mod handle;
 pub mod options;

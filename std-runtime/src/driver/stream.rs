@@ -1,0 +1,100 @@
+//! One byte stream, whatever carries it.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use replcore::stream::Name;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsStream;
+
+use crate::options::Address;
+use crate::tls::Tls;
+
+/// An open connection.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    /// Opens a connection; with TLS answers the name in the peer's certificate too.
+    pub(crate) async fn dial(
+        address: &Address,
+        tls: Option<&Tls>,
+        connect: Duration,
+        handshake: Duration,
+    ) -> io::Result<(Self, Option<Name>)> {
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer within the deadline");
+        match address {
+            Address::Unix(path) => {
+                let stream = tokio::time::timeout(connect, UnixStream::connect(path))
+                    .await
+                    .map_err(late)??;
+                Ok((Self::Unix(stream), None))
+            }
+            Address::Tcp(address) => {
+                let stream = tokio::time::timeout(connect, TcpStream::connect(address.as_str()))
+                    .await
+                    .map_err(late)??;
+                stream.set_nodelay(true)?;
+                let Some(tls) = tls else { return Ok((Self::Tcp(stream), None)) };
+                let (stream, name) =
+                    tokio::time::timeout(handshake, tls.connect(stream)).await.map_err(late)??;
+                Ok((Self::Tls(Box::new(TlsStream::Client(stream))), Some(name)))
+            }
+        }
+    }
+
+    /// Makes the best of an accepted TCP connection; with TLS answers the peer's name too.
+    pub(crate) async fn accepted(
+        stream: TcpStream,
+        tls: Option<&Tls>,
+        handshake: Duration,
+    ) -> io::Result<(Self, Option<Name>)> {
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no handshake within the deadline");
+        stream.set_nodelay(true)?;
+        let Some(tls) = tls else { return Ok((Self::Tcp(stream), None)) };
+        let (stream, name) =
+            tokio::time::timeout(handshake, tls.accept(stream)).await.map_err(late)??;
+        Ok((Self::Tls(Box::new(TlsStream::Server(stream))), Some(name)))
+    }
+
+    /// Reads into `buf`; 0 at the end of the stream.
+    pub(crate) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut buf = ReadBuf::new(buf);
+        let polled = match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, &mut buf),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, &mut buf),
+        };
+        polled.map_ok(|()| buf.filled().len())
+    }
+
+    pub(crate) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_write(cx, bytes),
+        }
+    }
+
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_flush(cx),
+            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+        }
+    }
+}
