@@ -306,6 +306,9 @@ pub trait Store {
     /// The table of queues is full, or another name has the same id; nothing has changed.
     fn ensure_queue(&mut self, name: &Name, kind: QueueKind) -> Result<QueueId, PostError>;
 
+    /// What a queue holds, as far as it is committed. `None` when there is no such queue.
+    fn holding(&self, queue: QueueKey) -> Option<Holding>;
+
     /// What a queue holds. Until [`Store::unwatch`] its growth is reported by [`Store::grown`].
     /// `None` when there is no such queue.
     fn watch(&mut self, queue: QueueKey, link: LinkId, stream: StreamIndex) -> Option<Holding>;
