@@ -8,7 +8,7 @@
 //! Four blocking threads over loopback, one read a turn, everything read is appended, synced and
 //! acknowledged as one. No index, no recovery, no leases.
 //!
-//! `two_hop_floor DIR BYTES MESSAGES WINDOW sync|nosync [RATE]`
+//! `two_hop_floor DIR sync|nosync BYTES MESSAGES WINDOW [RATE]`
 
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
@@ -16,9 +16,9 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use replcore_bench::{Sample, cpu_seconds, memory_mib, now_ns};
+use replcore_bench::{Load, Meter, age_ns, now_ns};
 
 /// Length and checksum in front of each message.
 const HEAD_BYTES: usize = 8;
@@ -26,26 +26,14 @@ const BUFFER_BYTES: usize = 1 << 20;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [dir, bytes, messages, window, mode, rest @ ..] = &args[..] else {
-        eprintln!("usage: two_hop_floor DIR BYTES MESSAGES WINDOW sync|nosync [RATE]");
-        std::process::exit(2);
-    };
-    let number = |text: &String| text.parse::<u64>().expect("a number");
-    let load = Load {
-        bytes: number(bytes) as usize,
-        messages: number(messages),
-        window: number(window),
-        rate: rest.first().map_or(0, number),
-    };
+    let [dir, mode, load @ ..] = &args[..] else { usage() };
+    let Some(load) = Load::parse(load) else { usage() };
     run(Path::new(dir), &load, mode == "sync");
 }
 
-struct Load {
-    bytes: usize,
-    messages: u64,
-    window: u64,
-    /// Messages a second; 0 for as fast as the window allows.
-    rate: u64,
+fn usage() -> ! {
+    eprintln!("usage: two_hop_floor DIR sync|nosync BYTES MESSAGES WINDOW [RATE]");
+    std::process::exit(2);
 }
 
 fn run(dir: &Path, load: &Load, sync: bool) {
@@ -61,31 +49,13 @@ fn run(dir: &Path, load: &Load, sync: bool) {
     thread::spawn(move || hop(leaf_in, leaf_out, leaf_log, sync));
     thread::spawn(move || hop(hub_in, hub_out, hub_log, sync));
 
-    let pid = std::process::id();
-    let (started, cpu_before) = (Instant::now(), cpu_seconds(pid));
+    let meter = Meter::start(vec![std::process::id()]);
     let messages = load.messages;
     let reader = thread::spawn(move || consume(consumer, messages));
     produce(producer, load, &acknowledged);
     let mut latencies_ns = reader.join().expect("the consumer");
-    let elapsed = started.elapsed().as_secs_f64();
-
     let synced = if sync { "synced" } else { "not synced" };
-    let mut sample = Sample::new(format!(
-        "floor, {synced}: {} B, {}",
-        load.bytes,
-        describe(load.window, load.rate)
-    ));
-    let cpu = cpu_seconds(pid) - cpu_before;
-    sample
-        .figure("messages_per_s", messages as f64 / elapsed)
-        .figure("cpu_s_per_million", cpu / messages as f64 * 1e6)
-        .figure("peak_rss_mib", memory_mib(pid, "VmHWM"))
-        .latencies(&mut latencies_ns)
-        .print();
-}
-
-fn describe(window: u64, rate: u64) -> String {
-    if rate == 0 { format!("window {window}") } else { format!("{rate}/s") }
+    meter.finish(format!("floor, {synced}: {load}"), messages, &mut latencies_ns).print();
 }
 
 #[derive(Default)]
@@ -154,12 +124,11 @@ fn hop(mut from: TcpStream, mut to: TcpStream, log_path: PathBuf, sync: bool) {
 
 fn produce(stream: TcpStream, load: &Load, acknowledged: &Acknowledged) {
     let mut out = BufWriter::with_capacity(64 << 10, stream);
-    let mut body = vec![7; load.bytes];
+    let mut body = load.body();
     let started = Instant::now();
     for sent in 0..load.messages {
         if load.rate > 0 {
-            let due = started + Duration::from_secs_f64(sent as f64 / load.rate as f64);
-            let wait = due.saturating_duration_since(Instant::now());
+            let wait = (started + load.due(sent)).saturating_duration_since(Instant::now());
             if !wait.is_zero() {
                 out.flush().unwrap();
                 thread::sleep(wait);
@@ -191,10 +160,7 @@ fn consume(mut stream: TcpStream, messages: u64) -> Vec<u64> {
         let read = stream.read(&mut buffer[have..]).expect("the hub");
         assert!(read > 0, "the hub hung up");
         have += read;
-        let now = now_ns();
-        let used = whole_messages(&buffer[..have], |body| {
-            latencies_ns.push(now - u64::from_le_bytes(body[..8].try_into().unwrap()));
-        });
+        let used = whole_messages(&buffer[..have], |body| latencies_ns.push(age_ns(body)));
         buffer.copy_within(used..have, 0);
         have -= used;
     }
