@@ -137,7 +137,9 @@ pub struct LeaseSlot {
     id: NodeId,
     state: LeaseState,
     until: Instant,
-    pub(crate) link: Option<LinkId>,
+    link: Option<LinkId>,
+    /// The registration survives a restart.
+    stored: bool,
 }
 
 impl LeaseSlot {
@@ -148,6 +150,7 @@ impl LeaseSlot {
         state: LeaseState::Expired,
         until: Instant::NEVER,
         link: None,
+        stored: false,
     };
 
     /// What the leaf said of itself; `None` for a free place.
@@ -175,9 +178,9 @@ impl LeaseSlot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
     /// Nothing new but the time: granted.
-    Renewed { slot: u32, lease_ms: u32 },
+    Renewed { lease_ms: u32 },
     /// New, or changed: granted once it is stored.
-    Store { slot: u32, lease_ms: u32 },
+    Store { lease_ms: u32 },
     /// Not now, or not at all.
     Refused { reason: RefuseReason, retry_after_ms: u32 },
 }
@@ -272,6 +275,7 @@ impl<'m> LeaseServer<'m> {
             registration: Some(registration),
             id,
             state: LeaseState::Held,
+            stored: true,
             ..LeaseSlot::FREE
         };
         self.restored = true;
@@ -330,9 +334,9 @@ impl<'m> LeaseServer<'m> {
                 let retry_after_ms = u32::try_from(left_ms).unwrap_or(u32::MAX).min(60_000);
                 return refused(RefuseReason::NameInUse, retry_after_ms);
             }
-            if known == registration && live {
+            if known == registration && live && slot.stored {
                 self.hold(at, until);
-                return Admission::Renewed { slot: at as u32, lease_ms };
+                return Admission::Renewed { lease_ms };
             }
         }
         let admission = self.config.admission;
@@ -355,11 +359,21 @@ impl<'m> LeaseServer<'m> {
         self.slots[at] =
             LeaseSlot { registration: Some(*registration), id, link, ..LeaseSlot::FREE };
         self.hold(at, until);
-        Admission::Store { slot: at as u32, lease_ms }
+        Admission::Store { lease_ms }
     }
 
-    pub(crate) fn set_link(&mut self, slot: u32, link: Option<LinkId>) {
-        self.slots[slot as usize].link = link;
+    /// The registration of a leaf is stored: renewing it stores nothing more.
+    pub(crate) fn set_stored(&mut self, id: NodeId) {
+        if let Ok(at) = self.probe(id) {
+            self.slots[at].stored = true;
+        }
+    }
+
+    /// Notes the link that a leaf is on.
+    pub(crate) fn set_link(&mut self, id: NodeId, link: Option<LinkId>) {
+        if let Ok(at) = self.probe(id) {
+            self.slots[at].link = link;
+        }
     }
 
     /// When [`Self::expire`] has something to do.
@@ -445,9 +459,10 @@ mod tests {
         let mut server = LeaseServer::new(LeaseConfig::new(), &mut slots, &mut timers);
         let mut rng = Rng::new(1);
         let first = server.register(Instant::ZERO, &leaf("242"), &mut rng);
-        assert!(matches!(first, Admission::Store { lease_ms: 900_000, .. }));
+        assert!(matches!(first, Admission::Store { lease_ms: 900_000 }));
+        server.set_stored(leaf("242").name.node_id());
         let again = server.register(Instant::from_millis(300_000), &leaf("242"), &mut rng);
-        assert!(matches!(again, Admission::Renewed { lease_ms: 900_000, .. }));
+        assert!(matches!(again, Admission::Renewed { lease_ms: 900_000 }));
         assert_eq!(server.deadline(), Instant::from_millis(1_200_000));
     }
 

@@ -1304,6 +1304,6 @@ fn next_token(tokens: &mut u32, link: LinkId, low: u8) -> Token {
 }
 
 /// The link that a token of [`next_token`] belongs to.
-pub(crate) fn link_of(token: Token) -> LinkId {
+pub(crate) const fn link_of(token: Token) -> LinkId {
     LinkId((token.0 >> 8) as u32 & 0xff_ffff)
 }
