@@ -1,0 +1,267 @@
+//! The leaf.
+
+use core::ffi::{c_char, c_void};
+
+use replcore_core::contract::StreamIndex;
+use replcore_core::leaf::{Leaf, LeafConfig, LeafEvent};
+use replcore_core::link::LinkSettings;
+use replcore_core::stream::{Address, Epoch, Name, Position};
+use replcore_core::time::Instant;
+use replcore_core::wire::{FRAME_BYTES_MAX, FRAME_BYTES_MIN, RefuseReason, Role};
+
+use crate::check::{reference_mut, sized, text};
+use crate::machine::machine;
+use crate::status::status;
+use crate::{replcore_machine, replcore_output, replcore_output_kind, replcore_status};
+
+/// What a leaf tells the program, in `event` of an output of kind EVENT.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum replcore_leaf_event {
+    /// The node at the other end is `node`.
+    Connected = 1,
+    /// The hub has granted a lease of `next` milliseconds, for the first time on this link.
+    Registered = 2,
+    /// The other end refuses, for `reason`, one of REPLCORE_REFUSE_*. The leaf tries again later.
+    Refused = 3,
+    /// The link has ended. The leaf dials again by itself.
+    Disconnected = 4,
+    /// Something that this header does not know; may be passed over.
+    Other = 5,
+}
+
+/// Why a node refuses another.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum replcore_refuse {
+    /// No version in common.
+    Version = 1,
+    /// The name is not a name.
+    Name = 2,
+    /// The certificate does not carry the name.
+    Identity = 3,
+    /// A live node has this name and is another instance.
+    NameInUse = 4,
+    /// Two names with one identity.
+    Collision = 5,
+    /// The table of leaves, links or consumers is full.
+    Full = 6,
+    /// Too many at once.
+    Busy = 7,
+    /// The receiver does not take this role.
+    Role = 8,
+    /// The consumer may not be read, or is being read by another client.
+    Consumer = 9,
+    /// Two copies of one node are running.
+    Epoch = 10,
+}
+
+/// What a leaf is told at its start. All zeros but `struct_size`, `name`, `instance` and `epoch` is
+/// a sound configuration: 0 and NULL mean the default.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct replcore_leaf_config {
+    /// sizeof(replcore_leaf_config).
+    pub struct_size: u32,
+    /// The life of the leaf's log; replcore_epoch_first makes the first one. Not 0.
+    pub epoch: u32,
+    /// Drawn once, when the leaf's log was made, and kept with it. Not 0.
+    pub instance: u64,
+    /// For jitter; two leaves should not have the same.
+    pub seed: u64,
+    /// The leaf's name.
+    pub name: *const c_char,
+    /// A queue of the hub to read beside the one of the leaf's name.
+    pub extra_queue: *const c_char,
+    /// Where the leaf can be reached, host:port.
+    pub address: *const c_char,
+    /// Longest frame to take, in bytes, 512 to 1,048,576; default 65,536.
+    pub frame_bytes_max: u32,
+    /// Bytes of records that may be under way on one incoming stream; default 1,048,576.
+    pub window_bytes: u32,
+    /// Something is sent at least this often, in milliseconds; default 10,000.
+    pub keepalive_ms: u32,
+    /// On a line that loses frames: silence after which something is said again; default 1,000.
+    pub retransmit_ms: u32,
+    /// The least wait before dialling again, in milliseconds; default 500.
+    pub retry_ms_min: u32,
+    /// The greatest wait before dialling again, in milliseconds; default 30,000.
+    pub retry_ms_max: u32,
+    /// The registration is renewed this often, in milliseconds; default 300,000.
+    pub register_ms: u32,
+    /// The lease to ask for, in milliseconds; default 900,000.
+    pub lease_ms: u32,
+    /// 0 holds the link open. Otherwise the leaf dials at this interval, in milliseconds, exchanges
+    /// what there is and closes.
+    pub poll_interval_ms: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// The epoch of a fresh log, made from a random number.
+#[unsafe(no_mangle)]
+pub extern "C" fn replcore_epoch_first(random: u64) -> u32 {
+    Epoch::first(random).0
+}
+
+/// Bytes that a leaf needs, wherever they begin.
+#[unsafe(no_mangle)]
+pub extern "C" fn replcore_leaf_memory() -> usize {
+    size_of::<replcore_machine>() + align_of::<replcore_machine>() - 1
+}
+
+/// Makes a leaf in `memory`; `*machine` gets it. Its links are numbered 0, and it has one: tell it
+/// that the link is down before it is up again. It dials place 0.
+///
+/// # Safety
+/// `memory` has `len` bytes that nothing else uses while the leaf is used; `config` and the texts
+/// in it are readable; `machine` is writable and not inside `memory`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn replcore_leaf_init(
+    memory: *mut c_void,
+    len: usize,
+    config: *const replcore_leaf_config,
+    machine: *mut *mut replcore_machine,
+) -> replcore_status {
+    status((|| {
+        // SAFETY: as the caller promises.
+        let given: replcore_leaf_config = unsafe { sized(config) }?;
+        // SAFETY: as the caller promises.
+        let machine = unsafe { reference_mut(machine) }?;
+        // SAFETY: the texts are as the caller promises.
+        let leaf = Leaf::new(unsafe { leaf_config(&given) }?);
+        if memory.is_null() {
+            return Err(replcore_status::Null);
+        }
+        let skipped = memory.align_offset(align_of::<replcore_machine>());
+        if skipped.saturating_add(size_of::<replcore_machine>()) > len {
+            return Err(replcore_status::Short);
+        }
+        // SAFETY: `skipped` and what is written after it are inside the caller's `len` bytes, and
+        // the place is aligned.
+        unsafe {
+            let place = memory.cast::<u8>().add(skipped).cast::<replcore_machine>();
+            place.write(replcore_machine::of_leaf(leaf));
+            *machine = place;
+        }
+        Ok(())
+    })())
+}
+
+/// # Safety
+/// The texts are NULL or end in a zero byte.
+unsafe fn leaf_config(given: &replcore_leaf_config) -> Result<LeafConfig, replcore_status> {
+    if given.instance == 0 || given.epoch == 0 || given.reserved != 0 {
+        return Err(replcore_status::Value);
+    }
+    let name = |text: &str| Name::new(text).map_err(|_| replcore_status::Name);
+    // SAFETY: as the caller promises; so are the two that follow.
+    let (own, extra) = unsafe { (text(given.name)?, text(given.extra_queue)?) };
+    // SAFETY: see above.
+    let address = unsafe { text(given.address) }?;
+    let or = |value: u32, default: u32| if value == 0 { default } else { value };
+    let mut link = LinkSettings::new(name(own)?, given.instance, Epoch(given.epoch));
+    link.frame_bytes_max = or(given.frame_bytes_max, link.frame_bytes_max);
+    if !(FRAME_BYTES_MIN..=FRAME_BYTES_MAX).contains(&link.frame_bytes_max) {
+        return Err(replcore_status::Value);
+    }
+    link.window_bytes = or(given.window_bytes, link.window_bytes);
+    link.keepalive_ms = or(given.keepalive_ms, link.keepalive_ms);
+    link.retransmit_ms = or(given.retransmit_ms, link.retransmit_ms);
+    let mut config = LeafConfig::new(link, given.seed);
+    if !extra.is_empty() {
+        config.extra_queue = Some(name(extra)?);
+    }
+    if !address.is_empty() {
+        config.address = Some(Address::new(address).map_err(|_| replcore_status::Text)?);
+    }
+    config.dial.retry_ms_min = or(given.retry_ms_min, config.dial.retry_ms_min);
+    config.dial.retry_ms_max = or(given.retry_ms_max, config.dial.retry_ms_max);
+    config.dial.poll_interval_ms = given.poll_interval_ms;
+    config.lease.register_ms = or(given.register_ms, config.lease.register_ms);
+    config.lease.lease_ms = or(given.lease_ms, config.lease.lease_ms);
+    Ok(config)
+}
+
+/// Has the leaf close its link with a good-bye and dial no more.
+///
+/// # Safety
+/// `machine` is a machine.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn replcore_leaf_stop(
+    machine: *mut replcore_machine,
+    now_us: u64,
+) -> replcore_status {
+    status((|| {
+        // SAFETY: as the caller promises.
+        unsafe { self::machine(machine) }?.leaf.stop(Instant::from_micros(now_us));
+        Ok(())
+    })())
+}
+
+/// Refuses an entry that came on an incoming stream of a consumer; it still has to be reported as
+/// taken. REFUSED when there is no such stream, or an earlier refusal is not out yet.
+///
+/// # Safety
+/// `machine` is a machine.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn replcore_leaf_reject(
+    machine: *mut replcore_machine,
+    now_us: u64,
+    stream: u32,
+    position: u64,
+) -> replcore_status {
+    status((|| {
+        // SAFETY: as the caller promises.
+        let machine = unsafe { self::machine(machine) }?;
+        let stream = StreamIndex(u8::try_from(stream).map_err(|_| replcore_status::Value)?);
+        let rejected =
+            machine.leaf.reject(Instant::from_micros(now_us), stream, Position(position));
+        rejected.map_err(|_| replcore_status::Refused)
+    })())
+}
+
+/// Whether the leaf is registered at its hub: 1, or 0; 0 for what is not a leaf.
+///
+/// # Safety
+/// `machine` is a machine.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn replcore_leaf_connected(machine: *mut replcore_machine) -> i32 {
+    // SAFETY: as the caller promises.
+    unsafe { self::machine(machine) }.is_ok_and(|machine| machine.leaf.is_connected()).into()
+}
+
+pub(crate) fn event(event: LeafEvent) -> replcore_output {
+    use replcore_leaf_event as number;
+    let of = |event: number| replcore_output {
+        kind: replcore_output_kind::Event as u32,
+        event: event as u32,
+        ..Default::default()
+    };
+    match event {
+        LeafEvent::Connected { node } => replcore_output { node: node.0, ..of(number::Connected) },
+        LeafEvent::Registered { lease_ms } => {
+            replcore_output { next: lease_ms.into(), ..of(number::Registered) }
+        }
+        LeafEvent::Refused { reason } => {
+            replcore_output { reason: refuse(reason) as u32, ..of(number::Refused) }
+        }
+        LeafEvent::Disconnected => of(number::Disconnected),
+        _ => of(number::Other),
+    }
+}
+
+const fn refuse(reason: RefuseReason) -> replcore_refuse {
+    match reason {
+        RefuseReason::Version => replcore_refuse::Version,
+        RefuseReason::Name => replcore_refuse::Name,
+        RefuseReason::Identity => replcore_refuse::Identity,
+        RefuseReason::NameInUse => replcore_refuse::NameInUse,
+        RefuseReason::Collision => replcore_refuse::Collision,
+        RefuseReason::Full => replcore_refuse::Full,
+        RefuseReason::Busy => replcore_refuse::Busy,
+        RefuseReason::Role => replcore_refuse::Role,
+        RefuseReason::Consumer => replcore_refuse::Consumer,
+        RefuseReason::Epoch => replcore_refuse::Epoch,
+    }
+}
