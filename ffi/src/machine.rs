@@ -684,18 +684,14 @@ fn flatten(output: Output<replcore_core::leaf::LeafEvent>, buf: &mut [u8]) -> re
         Output::Dial { dial } => replcore_output { dial: dial.0.into(), ..with(kind::Dial) },
         Output::Hangup { link } => replcore_output { link: link.0, ..with(kind::Hangup) },
         Output::Resume { link } => replcore_output { link: link.0, ..with(kind::Resume) },
-        Output::Persist { key, token, len } => replcore_output {
-            token: token.0,
-            len: len as u32,
-            ..of_key(kind::Persist, key)
-        },
+        Output::Persist { key, token, len } => {
+            replcore_output { token: token.0, len: len as u32, ..of_key(kind::Persist, key) }
+        }
         Output::Forget { key } => of_key(kind::Forget, key),
         Output::Event { event, len } => {
             replcore_output { len: len as u32, ..crate::leaf::event(event) }
         }
-        Output::NeedBuffer { len } => {
-            replcore_output { len: len as u32, ..with(kind::NeedBuffer) }
-        }
+        Output::NeedBuffer { len } => replcore_output { len: len as u32, ..with(kind::NeedBuffer) },
         Output::Halted { reason } => {
             let len = reason.len().min(buf.len());
             buf[..len].copy_from_slice(&reason.as_bytes()[..len]);

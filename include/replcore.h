@@ -1,0 +1,1249 @@
+/* replcore: the C interface. Made from ffi/src by a test; do not edit.
+ *
+ * Time is in microseconds on a clock of the program that never goes back. Every turn: one input
+ * or one command, then replcore_poll until it says IDLE, doing what each output asks, in order;
+ * then wait for input, or for the time that IDLE gave.
+ *
+ * Pointers may be NULL only where it says so. Memory is the program's: nothing is allocated or
+ * freed, and no pointer is kept beyond the call, except the machine's own memory.
+ *
+ * A library built without `std`, for a device, calls `void replcore_panic(void)`, which the program
+ * supplies, when an invariant is broken: stop or reset there, and do not return. */
+
+#ifndef REPLCORE_H
+#define REPLCORE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/*
+ Compare with `replcore_abi()` at start: a difference means header and library do not belong
+ together. Raised when a function, a structure or a meaning changes.
+ */
+#define REPLCORE_ABI 1
+
+/*
+ Bytes of a batch header in a log.
+ */
+#define REPLCORE_BATCH_HEADER_BYTES 32
+
+/*
+ Bytes of a frame of records before the records.
+ */
+#define REPLCORE_RECORDS_HEAD_BYTES 40
+
+/*
+ Bytes that a buffer for `replcore_poll` needs at most.
+ */
+#define REPLCORE_POLL_BYTES_MAX 512
+
+/*
+ The kind of an entry that is a record. Kinds 2 to 15 are for the owner of a log.
+ */
+#define REPLCORE_ENTRY_RECORD 1
+
+/*
+ "Never", as a time.
+ */
+#define REPLCORE_NEVER UINT64_MAX
+
+/*
+ "Nobody dialled", in replcore_handle_link_up.
+ */
+#define REPLCORE_NOT_DIALED UINT32_MAX
+
+/*
+ A link that keeps order and loses nothing until it breaks, such as TCP.
+ */
+#define REPLCORE_TRANSPORT_STREAM 1
+
+/*
+ A link that may lose, repeat or reorder frames, such as a serial line under COBS.
+ */
+#define REPLCORE_TRANSPORT_DATAGRAM 2
+
+/*
+ Why something could not be kept: no space now.
+ */
+#define REPLCORE_FAILURE_FULL 1
+
+/*
+ Why something could not be kept: the bytes are not what they should be.
+ */
+#define REPLCORE_FAILURE_CORRUPT 2
+
+/*
+ Why something could not be kept: the medium does not work.
+ */
+#define REPLCORE_FAILURE_IO 3
+
+/*
+ Why entries will not come: their time to live had ended.
+ */
+#define REPLCORE_SKIP_EXPIRED 1
+
+/*
+ Why entries will not come: the queue was at its limit and drops the oldest.
+ */
+#define REPLCORE_SKIP_DROPPED 2
+
+/*
+ Why entries will not come: an operator purged them.
+ */
+#define REPLCORE_SKIP_PURGED 3
+
+/*
+ Why entries will not come: the medium lost them.
+ */
+#define REPLCORE_SKIP_LOST 4
+
+/*
+ Why entries will not come: acknowledged before, and no longer held.
+ */
+#define REPLCORE_SKIP_FORGOTTEN 5
+
+/*
+ The key of a persisted record: the registration at the node in `node`.
+ */
+#define REPLCORE_KEY_REGISTRATION 1
+
+/*
+ What a call answers: 0, or a negative number. After a negative one nothing has changed and no
+ out-parameter was written, unless the function says otherwise.
+ */
+enum replcore_status
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /*
+   Done.
+   */
+  REPLCORE_STATUS_OK = 0,
+  /*
+   A pointer is NULL that may not be.
+   */
+  REPLCORE_STATUS_NULL = -1,
+  /*
+   Memory or a buffer is too small.
+   */
+  REPLCORE_STATUS_SHORT = -2,
+  /*
+   The structure says a size that this library does not know, with a tail that is not zero.
+   */
+  REPLCORE_STATUS_STRUCT_SIZE = -3,
+  /*
+   The pointer is not a machine, or not of the kind that the function is for.
+   */
+  REPLCORE_STATUS_KIND = -4,
+  /*
+   A number is not one of those that have a meaning there.
+   */
+  REPLCORE_STATUS_VALUE = -5,
+  /*
+   A name is empty, longer than 63 bytes, or has a byte other than A-Z a-z 0-9 . _ - : /
+   */
+  REPLCORE_STATUS_NAME = -6,
+  /*
+   A text is longer than its limit or not UTF-8.
+   */
+  REPLCORE_STATUS_TEXT = -7,
+  /*
+   The stored state is malformed, of a later version, or came after the first input.
+   */
+  REPLCORE_STATUS_RESTORE = -8,
+  /*
+   More bytes are needed to tell.
+   */
+  REPLCORE_STATUS_INCOMPLETE = -9,
+  /*
+   A length is out of range.
+   */
+  REPLCORE_STATUS_LENGTH = -10,
+  /*
+   The checksum does not match.
+   */
+  REPLCORE_STATUS_CHECKSUM = -11,
+  /*
+   The form is not what it has to be, or the entry is not a record.
+   */
+  REPLCORE_STATUS_MALFORMED = -12,
+  /*
+   The log ends here: nothing was written behind.
+   */
+  REPLCORE_STATUS_END = -13,
+  /*
+   The log ends here with a batch that was not written whole.
+   */
+  REPLCORE_STATUS_TORN = -14,
+  /*
+   The log was written by a later version of this library.
+   */
+  REPLCORE_STATUS_FORMAT = -15,
+  /*
+   There is no room for it now, or it does not fit the state the machine is in.
+   */
+  REPLCORE_STATUS_REFUSED = -16,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum replcore_status replcore_status;
+#else
+typedef int32_t replcore_status;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/*
+ What a machine orders. An unknown kind comes from a later library: stop, do not pass over it.
+ */
+enum replcore_output_kind
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /*
+   Nothing more now; call replcore_handle_timeout at `next` (microseconds, REPLCORE_NEVER).
+   */
+  REPLCORE_OUTPUT_KIND_IDLE = 0,
+  /*
+   Write the first `len` bytes of the buffer, one frame, to `link`.
+   */
+  REPLCORE_OUTPUT_KIND_SEND = 1,
+  /*
+   Write one frame of records to `link`: a head by replcore_records_head with `stream` and
+   `round`, then whole records of the own queue `queue` and class `message_class` from
+   `position` and `offset` on, or a part of one, at most `bytes_max` bytes of them. Answer
+   replcore_handle_sent or replcore_handle_gone.
+   */
+  REPLCORE_OUTPUT_KIND_SEND_RECORDS = 2,
+  /*
+   Take the next `len` bytes of `link`: records from `position` and `offset` on, of the stream
+   of `node`, `queue`, `message_class` and `epoch`; `completed` whole ones and `tail_bytes` of
+   one more; compressed when `raw_bytes` is not 0. Keep them, then answer
+   replcore_handle_taken, or replcore_handle_refused.
+   */
+  REPLCORE_OUTPUT_KIND_TAKE_RECORDS = 3,
+  /*
+   Entries `position` up to and without `next` of the stream of `node`, `queue`,
+   `message_class` and `epoch` will not come, for `reason`. Answer replcore_handle_taken.
+   */
+  REPLCORE_OUTPUT_KIND_TAKE_SKIP = 4,
+  /*
+   Throw away the next `len` bytes of `link`.
+   */
+  REPLCORE_OUTPUT_KIND_SKIP_BYTES = 5,
+  /*
+   Take the next `len` bytes of `link`: a call (`reason` 0) or a reply (1) of number `token`.
+   */
+  REPLCORE_OUTPUT_KIND_TAKE_CALL = 6,
+  /*
+   Entries of the own queue `queue` and class `message_class` before `position` are
+   acknowledged and no longer needed.
+   */
+  REPLCORE_OUTPUT_KIND_RELEASE = 7,
+  /*
+   Move the entry at `position` of `queue` and `message_class` to its dead letters.
+   */
+  REPLCORE_OUTPUT_KIND_DEAD_LETTER = 8,
+  /*
+   Take the epoch `epoch`, give every record that is not acknowledged a new identity, start all
+   own queues anew, make that durable, close every link, and answer replcore_handle_persisted
+   with `token`.
+   */
+  REPLCORE_OUTPUT_KIND_RENUMBER = 9,
+  /*
+   How far was the stream of `node`, `queue`, `message_class` and `epoch` taken? Answer
+   replcore_handle_answer_inbound with `token`.
+   */
+  REPLCORE_OUTPUT_KIND_ASK_INBOUND = 10,
+  /*
+   What does the own queue `queue` and class `message_class`, whose name is the first `len`
+   bytes of the buffer, hold? Answer replcore_handle_answer_outbound with `token`; from then
+   on until the link is down tell its growth by replcore_handle_appended for `link` and
+   `stream`.
+   */
+  REPLCORE_OUTPUT_KIND_ASK_OUTBOUND = 11,
+  /*
+   May the client of `link` read `queue` as the consumer in the buffer? Answer
+   replcore_handle_answer_denied with `token`, unless the program has consumers.
+   */
+  REPLCORE_OUTPUT_KIND_ASK_SUBSCRIBE = 12,
+  /*
+   Open a link to the place numbered `dial`; then replcore_handle_link_up or
+   replcore_handle_dial_failed.
+   */
+  REPLCORE_OUTPUT_KIND_DIAL = 13,
+  /*
+   Close `link` once what was written is out; then replcore_handle_link_down.
+   */
+  REPLCORE_OUTPUT_KIND_HANGUP = 14,
+  /*
+   Offer the bytes of `link` that were not taken again.
+   */
+  REPLCORE_OUTPUT_KIND_RESUME = 15,
+  /*
+   Store the first `len` bytes of the buffer under (`key`, `node`) in place of what it held; then
+   replcore_handle_persisted or replcore_handle_failed with `token`.
+   */
+  REPLCORE_OUTPUT_KIND_PERSIST = 16,
+  /*
+   Remove what is stored under (`key`, `node`).
+   */
+  REPLCORE_OUTPUT_KIND_FORGET = 17,
+  /*
+   Something happened; the meaning of `event` and the other fields is with the machine's kind.
+   */
+  REPLCORE_OUTPUT_KIND_EVENT = 18,
+  /*
+   The buffer is too small; nothing is lost. Poll again with `len` bytes.
+   */
+  REPLCORE_OUTPUT_KIND_NEED_BUFFER = 19,
+  /*
+   A broken invariant, described by the first `len` bytes of the buffer. The machine does
+   nothing more.
+   */
+  REPLCORE_OUTPUT_KIND_HALTED = 20,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum replcore_output_kind replcore_output_kind;
+#else
+typedef uint32_t replcore_output_kind;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/*
+ What a leaf tells the program, in `event` of an output of kind EVENT.
+ */
+enum replcore_leaf_event
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /*
+   The node at the other end is `node`.
+   */
+  REPLCORE_LEAF_EVENT_CONNECTED = 1,
+  /*
+   The hub has granted a lease of `next` milliseconds, for the first time on this link.
+   */
+  REPLCORE_LEAF_EVENT_REGISTERED = 2,
+  /*
+   The other end refuses, for `reason`, one of REPLCORE_REFUSE_*. The leaf tries again later.
+   */
+  REPLCORE_LEAF_EVENT_REFUSED = 3,
+  /*
+   The link has ended. The leaf dials again by itself.
+   */
+  REPLCORE_LEAF_EVENT_DISCONNECTED = 4,
+  /*
+   Something that this header does not know; may be passed over.
+   */
+  REPLCORE_LEAF_EVENT_OTHER = 5,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum replcore_leaf_event replcore_leaf_event;
+#else
+typedef uint32_t replcore_leaf_event;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/*
+ Why a node refuses another.
+ */
+enum replcore_refuse
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /*
+   No version in common.
+   */
+  REPLCORE_REFUSE_VERSION = 1,
+  /*
+   The name is not a name.
+   */
+  REPLCORE_REFUSE_NAME = 2,
+  /*
+   The certificate does not carry the name.
+   */
+  REPLCORE_REFUSE_IDENTITY = 3,
+  /*
+   A live node has this name and is another instance.
+   */
+  REPLCORE_REFUSE_NAME_IN_USE = 4,
+  /*
+   Two names with one identity.
+   */
+  REPLCORE_REFUSE_COLLISION = 5,
+  /*
+   The table of leaves, links or consumers is full.
+   */
+  REPLCORE_REFUSE_FULL = 6,
+  /*
+   Too many at once.
+   */
+  REPLCORE_REFUSE_BUSY = 7,
+  /*
+   The receiver does not take this role.
+   */
+  REPLCORE_REFUSE_ROLE = 8,
+  /*
+   The consumer may not be read, or is being read by another client.
+   */
+  REPLCORE_REFUSE_CONSUMER = 9,
+  /*
+   Two copies of one node are running.
+   */
+  REPLCORE_REFUSE_EPOCH = 10,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum replcore_refuse replcore_refuse;
+#else
+typedef uint32_t replcore_refuse;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/*
+ A machine, in memory of the program. May be used from one thread at a time; different machines
+ are independent, and the library has no global state. Nothing is to be freed: when it is done
+ with, the memory may be used for something else.
+ */
+typedef struct replcore_machine replcore_machine;
+
+/*
+ Makes frames of the bytes of a serial line as they come. All zeros at the start; not for the
+ program to look into.
+ */
+typedef struct replcore_cobs_decoder {
+  /*
+   Not for the program.
+   */
+  uint64_t state[8];
+} replcore_cobs_decoder;
+
+/*
+ What a leaf is told at its start. All zeros but `struct_size`, `name`, `instance` and `epoch` is
+ a sound configuration: 0 and NULL mean the default.
+ */
+typedef struct replcore_leaf_config {
+  /*
+   sizeof(replcore_leaf_config).
+   */
+  uint32_t struct_size;
+  /*
+   The life of the leaf's log; replcore_epoch_first makes the first one. Not 0.
+   */
+  uint32_t epoch;
+  /*
+   Drawn once, when the leaf's log was made, and kept with it. Not 0.
+   */
+  uint64_t instance;
+  /*
+   For jitter; two leaves should not have the same.
+   */
+  uint64_t seed;
+  /*
+   The leaf's name.
+   */
+  const char *name;
+  /*
+   A queue of the hub to read beside the one of the leaf's name.
+   */
+  const char *extra_queue;
+  /*
+   Where the leaf can be reached, host:port.
+   */
+  const char *address;
+  /*
+   Longest frame to take, in bytes, 512 to 1,048,576; default 65,536.
+   */
+  uint32_t frame_bytes_max;
+  /*
+   Bytes of records that may be under way on one incoming stream; default 1,048,576.
+   */
+  uint32_t window_bytes;
+  /*
+   Something is sent at least this often, in milliseconds; default 10,000.
+   */
+  uint32_t keepalive_ms;
+  /*
+   On a line that loses frames: silence after which something is said again; default 1,000.
+   */
+  uint32_t retransmit_ms;
+  /*
+   The least wait before dialling again, in milliseconds; default 500.
+   */
+  uint32_t retry_ms_min;
+  /*
+   The greatest wait before dialling again, in milliseconds; default 30,000.
+   */
+  uint32_t retry_ms_max;
+  /*
+   The registration is renewed this often, in milliseconds; default 300,000.
+   */
+  uint32_t register_ms;
+  /*
+   The lease to ask for, in milliseconds; default 900,000.
+   */
+  uint32_t lease_ms;
+  /*
+   0 holds the link open. Otherwise the leaf dials at this interval, in milliseconds, exchanges
+   what there is and closes.
+   */
+  uint32_t poll_interval_ms;
+  /*
+   Zero.
+   */
+  uint32_t reserved;
+} replcore_leaf_config;
+
+/*
+ A batch: what is written and synced as one and counts as a whole or not at all.
+ */
+typedef struct replcore_batch {
+  /*
+   Which segment it stands in: what is left over of another is not taken for one of this.
+   */
+  uint64_t segment;
+  /*
+   How many records the log has held before it.
+   */
+  uint64_t first_ordinal;
+  /*
+   Bytes of entries that follow its header.
+   */
+  uint32_t entries_len;
+  /*
+   Records in it, at most 65535.
+   */
+  uint32_t records;
+} replcore_batch;
+
+/*
+ What the head of a frame of records says of the bytes after it.
+ */
+typedef struct replcore_records {
+  /*
+   The position of the first record.
+   */
+  uint64_t position;
+  /*
+   Bytes of the first record that were sent before.
+   */
+  uint32_t offset;
+  /*
+   Records that the frame completes.
+   */
+  uint32_t completed;
+  /*
+   Bytes of one further record that it begins or carries on and does not complete.
+   */
+  uint32_t tail_bytes;
+  /*
+   Bytes of the records before compression; 0 when they are not compressed.
+   */
+  uint32_t raw_bytes;
+  /*
+   From the order to send.
+   */
+  uint32_t round;
+  /*
+   The stream's number on the link, from the order to send.
+   */
+  uint32_t stream;
+} replcore_records;
+
+/*
+ What replcore_poll found. No pointers: the same layout everywhere, 104 bytes. Which fields mean
+ something is with each kind; the others are zero.
+ */
+typedef struct replcore_output {
+  /*
+   One of REPLCORE_OUTPUT_KIND_*.
+   */
+  uint32_t kind;
+  /*
+   Bytes.
+   */
+  uint32_t len;
+  /*
+   A link.
+   */
+  uint32_t link;
+  /*
+   A stream of that link.
+   */
+  uint32_t stream;
+  /*
+   For the answer.
+   */
+  uint64_t token;
+  /*
+   A node.
+   */
+  uint64_t node;
+  /*
+   A queue.
+   */
+  uint64_t queue;
+  /*
+   A place in a stream.
+   */
+  uint64_t position;
+  /*
+   The end of a range, or a time in microseconds.
+   */
+  uint64_t next;
+  /*
+   Bytes of the record at `position` that were there before.
+   */
+  uint32_t offset;
+  /*
+   A class, 0 to 3.
+   */
+  uint32_t message_class;
+  /*
+   An epoch.
+   */
+  uint32_t epoch;
+  /*
+   Most bytes of records.
+   */
+  uint32_t bytes_max;
+  /*
+   Records that are complete.
+   */
+  uint32_t completed;
+  /*
+   Bytes of one more record.
+   */
+  uint32_t tail_bytes;
+  /*
+   Bytes before compression.
+   */
+  uint32_t raw_bytes;
+  /*
+   The round of a frame of records.
+   */
+  uint32_t round;
+  /*
+   Why, or which of two.
+   */
+  uint32_t reason;
+  /*
+   What happened.
+   */
+  uint32_t event;
+  /*
+   A place to dial, by its number in the configuration.
+   */
+  uint32_t dial;
+  /*
+   What a persisted record is about, one of REPLCORE_KEY_*.
+   */
+  uint32_t key;
+} replcore_output;
+
+/*
+ What a program posts. All zeros but `struct_size` is an empty message; NULL and 0 mean "not
+ given".
+ */
+typedef struct replcore_message {
+  /*
+   sizeof(replcore_message).
+   */
+  uint32_t struct_size;
+  /*
+   Zero.
+   */
+  uint32_t reserved;
+  /*
+   What kind of message it is; dispatch rules look at it. At most 255 bytes.
+   */
+  const char *message_type;
+  /*
+   The media type of the body. At most 1024 bytes.
+   */
+  const char *content_type;
+  /*
+   A queue that the poster asks for, beside what the dispatch rules say.
+   */
+  const char *to;
+  /*
+   The name of the node where it is posted.
+   */
+  const char *origin_name;
+  /*
+   What the message is about. At most 1024 bytes.
+   */
+  const uint8_t *key;
+  /*
+   Bytes of the key.
+   */
+  size_t key_len;
+  /*
+   Names the act of posting: a second post of the same key at one node is the same message. At
+   most 1024 bytes.
+   */
+  const uint8_t *idempotency_key;
+  /*
+   Bytes of the idempotency key.
+   */
+  size_t idempotency_key_len;
+  /*
+   The body.
+   */
+  const uint8_t *body;
+  /*
+   Bytes of the body.
+   */
+  size_t body_len;
+  /*
+   When it is no longer worth delivering, in milliseconds since 1970; 0 for never.
+   */
+  uint64_t expires_wall_ms;
+} replcore_message;
+
+/*
+ What a record is called, for ever and on every hop.
+ */
+typedef struct replcore_record_id {
+  /*
+   The node where it was posted: the id of that node's name. 0: no node has stamped it yet.
+   */
+  uint64_t origin;
+  /*
+   The number within origin, epoch and class; the first is 1.
+   */
+  uint64_t seq;
+  /*
+   The life of the origin's log.
+   */
+  uint32_t epoch;
+  /*
+   The class, 0 (most urgent) to 3.
+   */
+  uint32_t message_class;
+} replcore_record_id;
+
+/*
+ What is in a record. Each `_at` is an offset from the start of the record, 0 with a length of 0
+ when it was not given.
+ */
+typedef struct replcore_record {
+  /*
+   Its identity.
+   */
+  struct replcore_record_id id;
+  /*
+   The time at its origin in milliseconds since 1970; 0 when not known.
+   */
+  uint64_t time_wall_ms;
+  /*
+   When it is no longer worth delivering, in milliseconds since 1970; 0 for never.
+   */
+  uint64_t expires_wall_ms;
+  /*
+   The type.
+   */
+  uint32_t type_at;
+  /*
+   Bytes of the type.
+   */
+  uint32_t type_len;
+  /*
+   The key.
+   */
+  uint32_t key_at;
+  /*
+   Bytes of the key.
+   */
+  uint32_t key_len;
+  /*
+   The media type of the body.
+   */
+  uint32_t content_type_at;
+  /*
+   Bytes of the media type.
+   */
+  uint32_t content_type_len;
+  /*
+   The name of the origin.
+   */
+  uint32_t origin_name_at;
+  /*
+   Bytes of the name of the origin.
+   */
+  uint32_t origin_name_len;
+  /*
+   The body.
+   */
+  uint32_t body_at;
+  /*
+   Bytes of the body.
+   */
+  uint32_t body_len;
+} replcore_record;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/*
+ The ABI number of the library; see REPLCORE_ABI.
+ */
+uint32_t replcore_abi(void);
+
+/*
+ The version of the library as text, such as "0.1.0".
+ */
+const char *replcore_version(void);
+
+/*
+ Most bytes that a frame of `frame_bytes` takes on a serial line, delimiter included.
+ */
+size_t replcore_cobs_encoded_max(size_t frame_bytes);
+
+/*
+ Writes `frame` with its CRC-32C as one COBS packet, delimiter included, to `out`; `*written`
+ gets its length. SHORT when `cap` is less than it needs, which is never more than
+ `replcore_cobs_encoded_max`.
+
+ # Safety
+ `frame` has `len` bytes, `out` has `cap`, `written` is writable; they do not overlap.
+ */
+replcore_status replcore_cobs_encode(const uint8_t *frame,
+                                     size_t len,
+                                     uint8_t *out,
+                                     size_t cap,
+                                     size_t *written);
+
+/*
+ The packets dropped so far because they were damaged or did not fit; 0 for NULL.
+
+ # Safety
+ `decoder` is NULL or points to a decoder.
+ */
+uint64_t replcore_cobs_bad(struct replcore_cobs_decoder *decoder);
+
+/*
+ Takes bytes of `line` up to the end of the first sound frame, or all of them; `*taken` gets how
+ many. `*frame_len` gets the length of the frame that is then at the start of `buf`, or
+ SIZE_MAX when there is none yet. Give the rest of the line again once the frame is used. `buf`
+ has to be the same until then, with room for the longest frame and 4 bytes more; longer packets
+ are dropped and counted.
+
+ # Safety
+ `decoder`, `taken` and `frame_len` are writable, `line` has `len` bytes and `buf` has `cap`;
+ they do not overlap.
+ */
+replcore_status replcore_cobs_take(struct replcore_cobs_decoder *decoder,
+                                   const uint8_t *line,
+                                   size_t len,
+                                   uint8_t *buf,
+                                   size_t cap,
+                                   size_t *taken,
+                                   size_t *frame_len);
+
+/*
+ The epoch of a fresh log, made from a random number.
+ */
+uint32_t replcore_epoch_first(uint64_t random);
+
+/*
+ Bytes that a leaf needs, wherever they begin.
+ */
+size_t replcore_leaf_memory(void);
+
+/*
+ Makes a leaf in `memory`; `*machine` gets it. Its links are numbered 0, and it has one: tell it
+ that the link is down before it is up again. It dials place 0.
+
+ # Safety
+ `memory` has `len` bytes that nothing else uses while the leaf is used; `config` and the texts
+ in it are readable; `machine` is writable and not inside `memory`.
+ */
+replcore_status replcore_leaf_init(void *memory,
+                                   size_t len,
+                                   const struct replcore_leaf_config *config,
+                                   struct replcore_machine **machine);
+
+/*
+ Has the leaf close its link with a good-bye and dial no more.
+
+ # Safety
+ `machine` is a machine.
+ */
+replcore_status replcore_leaf_stop(struct replcore_machine *machine, uint64_t now_us);
+
+/*
+ Refuses an entry that came on an incoming stream of a consumer; it still has to be reported as
+ taken. REFUSED when there is no such stream, or an earlier refusal is not out yet.
+
+ # Safety
+ `machine` is a machine.
+ */
+replcore_status replcore_leaf_reject(struct replcore_machine *machine,
+                                     uint64_t now_us,
+                                     uint32_t stream,
+                                     uint64_t position);
+
+/*
+ Whether the leaf is registered at its hub: 1, or 0; 0 for what is not a leaf.
+
+ # Safety
+ `machine` is a machine.
+ */
+int32_t replcore_leaf_connected(struct replcore_machine *machine);
+
+/*
+ Writes the header of a batch whose entries are the `entries_len` bytes after the first 32 of
+ `data`. Write all of it with one call, and sync, before anything depends on it.
+
+ # Safety
+ `batch` is readable; `data` has `len` bytes and does not overlap it.
+ */
+replcore_status replcore_batch_encode(const struct replcore_batch *batch,
+                                      uint8_t *data,
+                                      size_t len);
+
+/*
+ Checks the batch at the start of `data`, which must belong to `segment`. Its entries follow its
+ header. END where nothing was written, TORN where it was not written whole: a log that ends so
+ goes on at this place.
+
+ # Safety
+ `data` has `len` bytes, `batch` is writable and does not overlap them.
+ */
+replcore_status replcore_batch_read(const uint8_t *data,
+                                    size_t len,
+                                    uint64_t segment,
+                                    struct replcore_batch *batch);
+
+/*
+ Says kind and length of the entry at the start of `data`, its header included; INCOMPLETE when
+ not all of it is there, and LENGTH when it is longer than `entry_bytes_max`. Its checksum is not
+ looked at: that of its batch, or `replcore_record_check`, is for that.
+
+ # Safety
+ `data` has `len` bytes, `kind` and `entry_len` are writable and do not overlap them.
+ */
+replcore_status replcore_entry_read(const uint8_t *data,
+                                    size_t len,
+                                    uint32_t entry_bytes_max,
+                                    uint32_t *kind,
+                                    size_t *entry_len);
+
+/*
+ Writes a note, an entry of `kind` 2 to 15 with `payload` from its byte 12 on, to `out`;
+ `*written` gets its length.
+
+ # Safety
+ `payload` has `len` bytes, `out` has `cap`, `written` is writable; they do not overlap.
+ */
+replcore_status replcore_entry_encode(uint32_t kind,
+                                      const uint8_t *payload,
+                                      size_t len,
+                                      uint8_t *out,
+                                      size_t cap,
+                                      size_t *written);
+
+/*
+ Writes the head of a frame with `len` bytes of records, for the driver to send before them, to
+ the first 40 bytes of `out`.
+
+ # Safety
+ `records` is readable; `out` has `cap` bytes and does not overlap it.
+ */
+replcore_status replcore_records_head(const struct replcore_records *records,
+                                      uint32_t len,
+                                      uint8_t *out,
+                                      size_t cap);
+
+/*
+ CRC-32C (Castagnoli) of the bytes; 0 for NULL.
+
+ # Safety
+ `data` has `len` bytes.
+ */
+uint32_t replcore_crc32c(const uint8_t *data, size_t len);
+
+/*
+ Before the first input: gives back what an earlier life ordered to be stored under
+ (`key`, `node`) and not to be forgotten.
+
+ # Safety
+ `machine` is a machine, `data` has `len` bytes.
+ */
+replcore_status replcore_restore(struct replcore_machine *machine,
+                                 uint32_t key,
+                                 uint64_t node,
+                                 const uint8_t *data,
+                                 size_t len);
+
+/*
+ Time has passed.
+
+ # Safety
+ `machine` is a machine.
+ */
+replcore_status replcore_handle_timeout(struct replcore_machine *machine, uint64_t now_us);
+
+/*
+ The link numbered `link` is open. `dialed` is the place that was to be dialled, or
+ REPLCORE_NOT_DIALED; `transport` one of REPLCORE_TRANSPORT_*; `identity` the node that the other
+ end has proved to be, 0 when it proved nothing.
+
+ # Safety
+ `machine` is a machine.
+ */
+replcore_status replcore_handle_link_up(struct replcore_machine *machine,
+                                        uint64_t now_us,
+                                        uint32_t link,
+                                        uint32_t dialed,
+                                        uint32_t transport,
+                                        uint64_t identity);
+
+/*
+ An open link is closed.
+
+ # Safety
+ `machine` is a machine.
+ */
+replcore_status replcore_handle_link_down(struct replcore_machine *machine,
+                                          uint64_t now_us,
+                                          uint32_t link);
+
+/*
+ The dial numbered `dial` failed before there was a link.
+
+ # Safety
+ `machine` is a machine.
+ */
+replcore_status replcore_handle_dial_failed(struct replcore_machine *machine,
+                                            uint64_t now_us,
+                                            uint32_t dial);
+
+/*
+ Bytes have come on a link: all that were not taken yet, on a datagram link one frame. `*taken`
+ gets how many the machine took; keep the rest in front of what comes next, and offer it again
+ when more comes, and after a drain with an order to take or skip bytes of the link or to resume
+ it. What is left of a datagram is to be thrown away once its orders are done.
+
+ # Safety
+ `machine` is a machine, `data` has `len` bytes, `taken` is writable and does not overlap them.
+ */
+replcore_status replcore_handle_recv(struct replcore_machine *machine,
+                                     uint64_t now_us,
+                                     uint32_t link,
+                                     const uint8_t *data,
+                                     size_t len,
+                                     size_t *taken);
+
+/*
+ The link can take `bytes` bytes more.
+
+ # Safety
+ `machine` is a machine.
+ */
+replcore_status replcore_handle_writable(struct replcore_machine *machine,
+                                         uint64_t now_us,
+                                         uint32_t link,
+                                         uint32_t bytes);
+
+/*
+ What was to be persisted or renumbered is safe.
+
+ # Safety
+ `machine` is a machine.
+ */
+replcore_status replcore_handle_persisted(struct replcore_machine *machine,
+                                          uint64_t now_us,
+                                          uint64_t token);
+
+/*
+ What was to be persisted could not be, for `reason`, one of REPLCORE_FAILURE_*.
+
+ # Safety
+ `machine` is a machine.
+ */
+replcore_status replcore_handle_failed(struct replcore_machine *machine,
+                                       uint64_t now_us,
+                                       uint64_t token,
+                                       uint32_t reason);
+
+/*
+ A frame of records was written: the next starts at `position` and `offset`; `bytes` of records
+ were in it, and it took `wire_bytes` in all.
+
+ # Safety
+ `machine` is a machine.
+ */
+replcore_status replcore_handle_sent(struct replcore_machine *machine,
+                                     uint64_t now_us,
+                                     uint32_t link,
+                                     uint32_t stream,
+                                     uint64_t position,
+                                     uint32_t offset,
+                                     uint32_t bytes,
+                                     uint32_t wire_bytes);
+
+/*
+ The records to be sent are not there up to `next`, for `reason`, one of REPLCORE_SKIP_*.
+
+ # Safety
+ `machine` is a machine.
+ */
+replcore_status replcore_handle_gone(struct replcore_machine *machine,
+                                     uint64_t now_us,
+                                     uint32_t link,
+                                     uint32_t stream,
+                                     uint64_t next,
+                                     uint32_t reason);
+
+/*
+ Everything of an incoming stream before `position`, and `offset` bytes of the record there, is
+ safe. `bytes` of records are in the orders that this completes.
+
+ # Safety
+ `machine` is a machine.
+ */
+replcore_status replcore_handle_taken(struct replcore_machine *machine,
+                                      uint64_t now_us,
+                                      uint32_t link,
+                                      uint32_t stream,
+                                      uint64_t position,
+                                      uint32_t offset,
+                                      uint32_t bytes);
+
+/*
+ Records could not be kept, for `reason`, one of REPLCORE_FAILURE_*.
+
+ # Safety
+ `machine` is a machine.
+ */
+replcore_status replcore_handle_refused(struct replcore_machine *machine,
+                                        uint64_t now_us,
+                                        uint32_t link,
+                                        uint32_t stream,
+                                        uint32_t reason);
+
+/*
+ An own queue that `link` asked for has grown: `next` entries were ever in it.
+
+ # Safety
+ `machine` is a machine.
+ */
+replcore_status replcore_handle_appended(struct replcore_machine *machine,
+                                         uint64_t now_us,
+                                         uint32_t link,
+                                         uint32_t stream,
+                                         uint64_t next);
+
+/*
+ The answer to ASK_INBOUND: the greatest epoch known of that owner, queue and class (the one
+ asked for when none is), and how far the stream was taken in it.
+
+ # Safety
+ `machine` is a machine.
+ */
+replcore_status replcore_handle_answer_inbound(struct replcore_machine *machine,
+                                               uint64_t now_us,
+                                               uint64_t token,
+                                               uint32_t epoch,
+                                               uint64_t position,
+                                               uint32_t offset);
+
+/*
+ The answer to ASK_OUTBOUND: the epoch of the log, the first entry that is not acknowledged, and
+ how many entries were ever in the queue.
+
+ # Safety
+ `machine` is a machine.
+ */
+replcore_status replcore_handle_answer_outbound(struct replcore_machine *machine,
+                                                uint64_t now_us,
+                                                uint64_t token,
+                                                uint32_t epoch,
+                                                uint64_t released,
+                                                uint64_t next);
+
+/*
+ The answer to ASK_SUBSCRIBE of a program without consumers.
+
+ # Safety
+ `machine` is a machine.
+ */
+replcore_status replcore_handle_answer_denied(struct replcore_machine *machine,
+                                              uint64_t now_us,
+                                              uint64_t token);
+
+/*
+ The next thing to do; IDLE when there is none. The bytes that go with it are in `buf` until the
+ next call. 512 bytes are always enough.
+
+ # Safety
+ `machine` is a machine, `buf` has `cap` bytes, `output` is writable; they do not overlap.
+ */
+replcore_status replcore_poll(struct replcore_machine *machine,
+                              uint8_t *buf,
+                              size_t cap,
+                              struct replcore_output *output);
+
+/*
+ The id of the node or queue of this name.
+
+ # Safety
+ `name` ends in a zero byte, `id` is writable.
+ */
+replcore_status replcore_name_id(const char *name, uint64_t *id);
+
+/*
+ Writes the message as a record with the identity `id` and the time `time_wall_ms` (0 when not
+ known) to `out`; `*written` gets its length. After SHORT `*written` says how many bytes `out`
+ needs.
+
+ # Safety
+ `message` and what it points to are as its comments say, `id` is readable, `out` has `cap`
+ bytes, `written` is writable; they do not overlap.
+ */
+replcore_status replcore_record_encode(const struct replcore_message *message,
+                                       const struct replcore_record_id *id,
+                                       uint64_t time_wall_ms,
+                                       uint8_t *out,
+                                       size_t cap,
+                                       size_t *written);
+
+/*
+ Checks form and checksum of the record that is all of `data` and says what is in it.
+
+ # Safety
+ `data` has `len` bytes, `record` is writable and does not overlap them.
+ */
+replcore_status replcore_record_check(const uint8_t *data,
+                                      size_t len,
+                                      struct replcore_record *record);
+
+/*
+ Gives the record in `data` a new identity and makes its checksum anew.
+
+ # Safety
+ `data` has `len` bytes, `id` is readable and does not overlap them.
+ */
+replcore_status replcore_record_stamp(uint8_t *data,
+                                      size_t len,
+                                      const struct replcore_record_id *id);
+
+/*
+ What `status` means, as one line of text; never NULL.
+ */
+const char *replcore_status_text(int32_t status);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* REPLCORE_H */
