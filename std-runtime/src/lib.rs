@@ -11,6 +11,8 @@ pub mod config;
 mod driver;
 pub mod engine;
 pub mod handle;
+pub mod http;
+pub mod metrics;
 pub mod options;
 pub mod store;
 pub mod tls;
