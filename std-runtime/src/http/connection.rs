@@ -16,26 +16,22 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
-use tokio_rustls::TlsAcceptor;
 
 use super::{App, HttpOptions, app_router, stopped};
 use crate::handle::NodeHandle;
-
-/// The TLS configuration in force; each new connection uses the one that is there when it comes.
-/// Mutual TLS is a matter of the configuration.
-pub type TlsSource = watch::Receiver<Arc<rustls::ServerConfig>>;
+use crate::tls::Tls;
 
 /// Longest head of a request, in bytes.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
-/// Serves HTTP on `listener` until `stop` ends; then open requests get `drain_ms_max` to end.
+/// Serves HTTP on `listener`, over mutual TLS if `tls` is given, until `stop` ends; then open requests get `drain_ms_max` to end.
 ///
 /// # Errors
 /// The options are out of range, or the listener has no address. Failures of single connections are
 /// counted and end only these.
 pub async fn serve(
     listener: TcpListener,
-    tls: Option<TlsSource>,
+    tls: Option<Tls>,
     node: NodeHandle,
     options: HttpOptions,
     stop: impl Future<Output = ()>,
@@ -67,8 +63,7 @@ pub async fn serve(
                 continue;
             }
         };
-        let tls = tls.as_ref().map(|tls| Arc::clone(&tls.borrow()));
-        let (app, router) = (Arc::clone(&app), router.clone());
+        let (app, router, tls) = (Arc::clone(&app), router.clone(), tls.clone());
         connections.spawn(async move {
             app.counters.connections.fetch_add(1, Ordering::Relaxed);
             accept(stream, tls, &app, router).await;
@@ -89,7 +84,7 @@ pub async fn serve(
 
 async fn accept(
     stream: TcpStream,
-    tls: Option<Arc<rustls::ServerConfig>>,
+    tls: Option<Tls>,
     app: &App,
     router: Router,
 ) {
@@ -99,8 +94,9 @@ async fn accept(
         return converse(stream, app, router).await;
     };
     let limit = Duration::from_millis(app.options.header_ms_max);
-    match tokio::time::timeout(limit, TlsAcceptor::from(tls).accept(stream)).await {
-        Ok(Ok(stream)) => converse(stream, app, router).await,
+    match tokio::time::timeout(limit, tls.accept(stream)).await {
+        // Whoever has a certificate of the authority may use the interface, under any name.
+        Ok(Ok((stream, _))) => converse(stream, app, router).await,
         Ok(Err(error)) => {
             app.counters.handshakes_failed.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(%error, "HTTP: TLS handshake failed");

@@ -31,7 +31,7 @@ use axum::routing::{MethodRouter, delete, get, post, put};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-pub use connection::{TlsSource, serve};
+pub use connection::serve;
 
 use crate::api::{ApiError, ErrorKind, Reply, Request};
 use crate::handle::NodeHandle;

@@ -1,13 +1,16 @@
 //! Real sockets: deadlines, limits, TLS, the stop.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::path::Path;
 use std::time::Duration;
 
-use replcore_runtime::http::{HttpOptions, TlsSource, serve};
+use replcore::stream::Name;
+use replcore_runtime::ca;
+use replcore_runtime::http::{HttpOptions, serve};
+use replcore_runtime::tls::{Tls, TlsFiles};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::support::FakeNode;
@@ -22,7 +25,7 @@ struct Server {
     task: JoinHandle<std::io::Result<()>>,
 }
 
-async fn start(options: HttpOptions, tls: Option<TlsSource>) -> Server {
+async fn start(options: HttpOptions, tls: Option<Tls>) -> Server {
     let node = FakeNode::default();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -161,51 +164,35 @@ async fn options_out_of_range_do_not_start() {
     assert!(error.to_string().contains("http.call_ms_max"), "{error}");
 }
 
-/// A server's configuration with a certificate of its own, and the certificate.
-fn certificate() -> (Arc<rustls::ServerConfig>, rustls::pki_types::CertificateDer<'static>) {
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
-    let certificate = made.cert.der().clone();
-    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.clone()], key)
-        .unwrap();
-    (Arc::new(config), certificate)
+/// The files of a node of this name, signed by the authority in `folder`.
+fn files(folder: &Path, name: &str) -> TlsFiles {
+    let made = ca::issue(folder, &Name::new(name).unwrap(), &[], 1).unwrap();
+    TlsFiles { ca: folder.join("ca.pem"), cert: made.cert, key: made.key }
 }
 
-async fn ask_over_tls(
-    server: &Server,
-    trusted: rustls::pki_types::CertificateDer<'static>,
-) -> std::io::Result<String> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(trusted).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
-    let mut stream = connector.connect(name, connect(server).await).await?;
+async fn ask_over_tls(server: &Server, client: TlsFiles) -> std::io::Result<String> {
+    let client = Tls::load(client).unwrap();
+    let (mut stream, _) = client.connect(connect(server).await).await?;
     stream.write_all(STATUS).await?;
     Ok(read_all(&mut stream).await)
 }
 
 #[tokio::test]
-async fn tls_is_spoken_and_a_new_certificate_is_used_at_once() {
-    let (old, old_certificate) = certificate();
-    let (new, new_certificate) = certificate();
-    let (sender, source) = watch::channel(old);
-    let server = start(HttpOptions::default(), Some(source)).await;
-    let answer = ask_over_tls(&server, old_certificate.clone()).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200 OK"));
-    sender.send(new).unwrap();
-    assert!(ask_over_tls(&server, new_certificate).await.unwrap().contains("200 OK"));
-    assert!(ask_over_tls(&server, old_certificate).await.is_err());
+async fn over_tls_only_clients_with_a_certificate_of_the_authority_are_served_hs_33() {
+    let (own, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for folder in [&own, &other] {
+        ca::init(folder.path()).unwrap();
+    }
+    let tls = Tls::load(files(own.path(), "hub")).unwrap();
+    let server = start(HttpOptions::default(), Some(tls)).await;
+    let answer = ask_over_tls(&server, files(own.path(), "tool")).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    let mut foreign = files(other.path(), "tool");
+    foreign.ca = own.path().join("ca.pem");
+    // A certificate of another authority does not even load beside this one.
+    assert!(Tls::load(foreign).is_err());
+    let outsider = ask_over_tls(&server, files(other.path(), "outsider")).await;
+    assert!(!outsider.unwrap_or_default().contains("200 OK"));
     let mut plain = connect(&server).await;
     plain.write_all(STATUS).await.unwrap();
     assert!(!read_all(&mut plain).await.contains("200 OK"));
