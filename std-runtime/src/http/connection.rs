@@ -82,12 +82,7 @@ pub async fn serve(
     Ok(())
 }
 
-async fn accept(
-    stream: TcpStream,
-    tls: Option<Tls>,
-    app: &App,
-    router: Router,
-) {
+async fn accept(stream: TcpStream, tls: Option<Tls>, app: &App, router: Router) {
     // Answers are written whole; waiting for more to send would only delay them.
     let _ = stream.set_nodelay(true);
     let Some(tls) = tls else {
