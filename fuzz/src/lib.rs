@@ -2,3 +2,5 @@
 //! which once failed can be run by an ordinary test as well.
 
 pub mod decode;
+pub mod leaf;
+pub mod machine;
