@@ -1,0 +1,4 @@
+//! Deterministic simulation of replcore.
+pub mod clock;
+pub mod model;
+pub mod network;
