@@ -107,6 +107,8 @@ pub struct ModelStore {
     state: State,
     clock: HybridClock,
     partials: BTreeMap<(NodeId, QueueKey), (Epoch, Partial)>,
+    /// How far incoming streams were taken, of what is on the medium.
+    durable_inbound: BTreeMap<(NodeId, QueueKey), (Epoch, u64)>,
     watches: BTreeMap<(LinkId, StreamIndex), Watch>,
     limit: Option<Limit>,
     /// The disk is full: nothing that grows is taken.
@@ -130,6 +132,7 @@ impl ModelStore {
             }
         }
         Self {
+            durable_inbound: state.inbound.clone(),
             medium,
             state,
             clock: HybridClock::new(),
@@ -366,24 +369,9 @@ impl Store for ModelStore {
     fn inbound(&self, source: &StreamKey) -> (Epoch, Cursor) {
         let key = (source.owner, source.queue);
         // Only what is on the medium counts.
-        let mut place = None;
-        for op in &self.medium.journal[..self.medium.committed] {
-            if let Op::Inbound { source: of, next } = op {
-                if (of.owner, of.queue) == key {
-                    place = match place {
-                        Some((epoch, at)) if epoch > of.epoch => Some((epoch, at)),
-                        Some((epoch, at)) if epoch == of.epoch && at > next.0 => Some((epoch, at)),
-                        _ => Some((of.epoch, next.0)),
-                    };
-                }
-            }
-        }
-        let epoch = place.map_or(source.epoch, |(epoch, _)| epoch.max(source.epoch));
-        let position = match place {
-            Some((of, position)) if of == epoch => position,
-            _ => 0,
+        let Some((epoch, position)) = self.durable_inbound.get(&key).copied() else {
+            return (source.epoch, Cursor::default());
         };
-        let known = place.map_or(source.epoch, |(of, _)| of);
         let mut cursor = Cursor::at(Position(position));
         match self.partials.get(&key) {
             Some((of, partial)) if *of == epoch && partial.position.0 == position => {
@@ -391,7 +379,7 @@ impl Store for ModelStore {
             }
             _ => {}
         }
-        if known > source.epoch { (known, cursor) } else { (source.epoch, cursor) }
+        (epoch, cursor)
     }
 
     fn ensure_queue(&mut self, name: &Name, kind: QueueKind) -> Result<QueueId, PostError> {
@@ -514,6 +502,7 @@ impl Store for ModelStore {
         self.medium.committed = self.medium.journal.len();
         self.medium.commits.push(self.medium.committed);
         self.state.committed();
+        self.durable_inbound.clone_from(&self.state.inbound);
         Ok(())
     }
 }
