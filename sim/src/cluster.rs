@@ -572,7 +572,9 @@ impl<M: Machinery> Cluster<M> {
     /// nobody is told.
     pub fn crash(&mut self, node: usize, loud: bool) {
         let Some(process) = self.nodes[node].process.take() else { return };
-        self.note(|this| format!("{} crashes{}", this.name(node), if loud { "" } else { " silently" }));
+        self.note(|this| {
+            format!("{} crashes{}", this.name(node), if loud { "" } else { " silently" })
+        });
         self.counters.crashes += 1;
         self.machinery.crash(node, process, &mut self.rng);
         let of = &mut self.nodes[node];

@@ -14,8 +14,9 @@ use replcore::log::record::{Message, Record, encode};
 use replcore::stream::{Cursor, Name, QueueKey, RecordId, StreamKey};
 use replcore::time::{Instant, Stamp};
 use replcore::wire::{self, Control, Frame, Records};
-use replcore_runtime::store::{Arrival, Fill, QueueKind, Route, Store};
+use replcore_runtime::store::{Arrival, Fill, QueueKind, Route};
 
+use crate::model::Keeper;
 use crate::process::{Effect, LeaseState, Now, Observation, Process, Stimulus};
 
 /// More outputs than this in one drain are taken for an endless one.
@@ -112,27 +113,56 @@ struct TakenLater {
 /// An input that the host owes its machine.
 #[derive(Debug)]
 enum Owed {
-    Sent { link: LinkId, stream: StreamIndex, next: Cursor, bytes: u32, wire_bytes: u32 },
+    Sent {
+        link: LinkId,
+        stream: StreamIndex,
+        next: Cursor,
+        bytes: u32,
+        wire_bytes: u32,
+    },
     Gone {
         link: LinkId,
         stream: StreamIndex,
         next: replcore::stream::Position,
         reason: replcore::contract::SkipReason,
     },
-    Refused { link: LinkId, stream: StreamIndex, reason: Failure },
-    Failed { token: Token, reason: Failure },
-    Persisted { token: Token },
-    Taken { link: LinkId, stream: StreamIndex, next: Cursor, bytes: u32 },
-    Appended { link: LinkId, stream: StreamIndex, next: replcore::stream::Position },
-    Answer { token: Token, answer: Answer },
-    Offer { link: LinkId },
+    Refused {
+        link: LinkId,
+        stream: StreamIndex,
+        reason: Failure,
+    },
+    Failed {
+        token: Token,
+        reason: Failure,
+    },
+    Persisted {
+        token: Token,
+    },
+    Taken {
+        link: LinkId,
+        stream: StreamIndex,
+        next: Cursor,
+        bytes: u32,
+    },
+    Appended {
+        link: LinkId,
+        stream: StreamIndex,
+        next: replcore::stream::Position,
+    },
+    Answer {
+        token: Token,
+        answer: Answer,
+    },
+    Offer {
+        link: LinkId,
+    },
 }
 
 /// How a host tells what its machine's events mean.
 pub type LeaseOf<E> = fn(&E, &[u8]) -> Option<(replcore::stream::NodeId, LeaseState)>;
 
 /// A machine, a store and the bytes between them and the links.
-pub struct Host<M: Machine, S: Store> {
+pub struct Host<M: Machine, S: Keeper> {
     machine: M,
     store: S,
     options: HostOptions,
@@ -152,13 +182,13 @@ pub struct Host<M: Machine, S: Store> {
     released: BTreeMap<QueueKey, u64>,
 }
 
-impl<M: Machine, S: Store> Debug for Host<M, S> {
+impl<M: Machine, S: Keeper> Debug for Host<M, S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Host").field("name", &self.options.name).finish_non_exhaustive()
     }
 }
 
-impl<M: Machine, S: Store> Host<M, S> {
+impl<M: Machine, S: Keeper> Host<M, S> {
     /// Starts a node: gives the machine what the store kept for it.
     ///
     /// # Panics
@@ -219,14 +249,14 @@ impl<M: Machine, S: Store> Host<M, S> {
 }
 
 /// One turn of a host: its parts and where effects and observations go.
-struct Turn<'a, M: Machine, S: Store> {
+struct Turn<'a, M: Machine, S: Keeper> {
     host: &'a mut Host<M, S>,
     now: Now,
     effects: &'a mut Vec<Effect>,
     seen: &'a mut Vec<Observation>,
 }
 
-impl<M: Machine, S: Store> Turn<'_, M, S> {
+impl<M: Machine, S: Keeper> Turn<'_, M, S> {
     fn violation(&mut self, what: String) {
         self.seen.push(Observation::Violation { what });
     }
@@ -301,7 +331,9 @@ impl<M: Machine, S: Store> Turn<'_, M, S> {
                 let before = self.host.released.entry(queue).or_insert(0);
                 if through.0 < *before {
                     let before = *before;
-                    self.violation(format!("release of {queue:?} back from {before} to {through:?}"));
+                    self.violation(format!(
+                        "release of {queue:?} back from {before} to {through:?}"
+                    ));
                 } else {
                     *before = through.0;
                 }
@@ -421,7 +453,10 @@ impl<M: Machine, S: Store> Turn<'_, M, S> {
                 bytes[..head.len()].copy_from_slice(&head);
                 self.spend(link, bytes.len());
                 self.seen.push(Observation::Note {
-                    text: format!("{link:?} > {stream:?} {:?} {} bytes", batch.records, batch.bytes),
+                    text: format!(
+                        "{link:?} > {stream:?} {:?} {} bytes",
+                        batch.records, batch.bytes
+                    ),
                 });
                 let wire_bytes = bytes.len() as u32;
                 self.effects.push(Effect::Send { link, bytes });
@@ -477,7 +512,8 @@ impl<M: Machine, S: Store> Turn<'_, M, S> {
                     Ok(name) if name.queue_id() == queue.queue => name,
                     other => return self.violation(format!("Outbound asks for {other:?}")),
                 };
-                let kind = if self.host.options.hub { QueueKind::Leaf } else { QueueKind::Upstream };
+                let kind =
+                    if self.host.options.hub { QueueKind::Leaf } else { QueueKind::Upstream };
                 let store = &mut self.host.store;
                 store.ensure_queue(&name, kind).expect("there is room for its queues");
                 let holding = store.watch(queue, link, stream).expect("it exists now");
@@ -620,7 +656,8 @@ impl<M: Machine, S: Store> Turn<'_, M, S> {
                 self.host.takes.push(TakenLater { link, stream, source, bytes });
             }
             Err(reason) => {
-                self.seen.push(Observation::Note { text: format!("{stream:?} refused: {reason:?}") });
+                self.seen
+                    .push(Observation::Note { text: format!("{stream:?} refused: {reason:?}") });
                 let of = self.host.links.get_mut(&link).expect("the order was on it");
                 of.refused.insert(stream, records.round);
                 self.owe(Owed::Refused { link, stream, reason });
@@ -679,19 +716,15 @@ impl<M: Machine, S: Store> Turn<'_, M, S> {
         let mut ignored = Vec::new();
         let mut route = Watching { routes: &self.host.options.routes, observations: &mut ignored };
         match self.host.store.post(self.now.wall_ms, &mut bytes, &mut route) {
-            Ok(posted) => self.host.posts.push((
-                mark,
-                posted.id,
-                posted.duplicate,
-                post.body.clone(),
-                0,
-            )),
+            Ok(posted) => {
+                self.host.posts.push((mark, posted.id, posted.duplicate, post.body.clone(), 0))
+            }
             Err(error) => self.seen.push(Observation::PostRefused { mark, error }),
         }
     }
 }
 
-impl<M: Machine, S: Store> Process for Host<M, S> {
+impl<M: Machine, S: Keeper> Process for Host<M, S> {
     fn take(
         &mut self,
         now: Now,

@@ -1,4 +1,10 @@
-//! Deterministic simulation of replcore.
+//! Deterministic simulation of replcore: whole systems in one thread, in virtual time, from a seed.
+//!
+//! - [`network`], [`clock`] and [`model`] are what a node stands on, with faults.
+//! - [`host`] drives one machine over one store, from the contract alone.
+//! - [`cluster`] runs many of them against each other and against faults.
+//! - [`kit`] holds single machines to the contract.
+
 pub mod clock;
 pub mod cluster;
 pub mod host;

@@ -23,6 +23,7 @@
 mod mutant;
 mod peer;
 mod play;
+mod subjects;
 
 use std::fmt;
 
@@ -33,6 +34,7 @@ use replcore::time::Instant;
 use replcore::wire::Role;
 
 pub use mutant::{Bug, Mutant};
+pub use subjects::{Broken, LeafSubject};
 
 /// What the kit must know of a machine to play around it.
 pub trait Subject {

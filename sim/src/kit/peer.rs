@@ -104,10 +104,8 @@ impl Peer {
             }
             Control::Resume(resume) => {
                 if let Some(out) = self.outgoing.get_mut(usize::from(stream)) {
-                    out.next = Cursor {
-                        position: Position(resume.position),
-                        offset: resume.offset,
-                    };
+                    out.next =
+                        Cursor { position: Position(resume.position), offset: resume.offset };
                     out.credit = u64::from(resume.credit_bytes);
                     out.sent_bytes = 0;
                     out.resume = Some(*resume);
@@ -141,8 +139,11 @@ impl Peer {
         }
         if self.role == Role::Leaf && (!self.registered || rng.between(0, 30) == 0) {
             self.registered = true;
-            let register =
-                Register { lease_ms: rng.between(1_000, 1_000_000) as u32, address: "", queues: [""] };
+            let register = Register {
+                lease_ms: rng.between(1_000, 1_000_000) as u32,
+                address: "",
+                queues: [""],
+            };
             return put(out, 0, &Control::Register(register));
         }
         if self.registers_heard > 0 && rng.between(0, 3) > 0 {
@@ -172,6 +173,7 @@ impl Peer {
             epoch: 1 << 16,
             frame_bytes_max: self.frame_bytes_max,
             keepalive_ms: rng.between(1_000, 60_000) as u32,
+            session: self.instance as u32,
         };
         put(out, 0, &Control::Hello(hello));
     }
@@ -329,7 +331,10 @@ fn put(out: &mut Vec<u8>, stream: u8, control: &Control<'_>) {
     if let Some(length) = wire::encode_control(stream, control, &mut buffer) {
         debug_assert!(
             !matches!(control, Control::Ping(_))
-                || matches!(wire::decode(&buffer[..length], 4096), Ok(Some((Frame::Control { .. }, _))))
+                || matches!(
+                    wire::decode(&buffer[..length], 4096),
+                    Ok(Some((Frame::Control { .. }, _)))
+                )
         );
         out.extend_from_slice(&buffer[..length]);
     }

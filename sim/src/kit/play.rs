@@ -253,7 +253,10 @@ impl<S: Subject> Play<'_, S> {
         }
     }
 
-    fn poll(&mut self, buffer: &mut [u8]) -> Result<Output<<S::Machine as Machine>::Event>, Violation> {
+    fn poll(
+        &mut self,
+        buffer: &mut [u8],
+    ) -> Result<Output<<S::Machine as Machine>::Event>, Violation> {
         let before = self.allocations.map(|count| count());
         let output = self.machine.poll(buffer);
         self.count_allocations(before, "poll")?;
@@ -348,7 +351,8 @@ impl<S: Subject> Play<'_, S> {
                 let of = self.link(link, "SkipBytes")?;
                 let before = of.order.replace((len, None));
                 if before.is_some() {
-                    return self.broken(6, format!("an order on {link:?} before the last was done"));
+                    return self
+                        .broken(6, format!("an order on {link:?} before the last was done"));
                 }
                 Ok(())
             }
@@ -424,8 +428,7 @@ impl<S: Subject> Play<'_, S> {
                 if resume.position > safe {
                     return self.broken(11, format!("{resume:?} while {safe} is safe"));
                 }
-                let cursor =
-                    Cursor { position: Position(resume.position), offset: resume.offset };
+                let cursor = Cursor { position: Position(resume.position), offset: resume.offset };
                 of.expected.insert(index, cursor);
                 of.refused.remove(&index);
                 Ok(())
@@ -440,8 +443,7 @@ impl<S: Subject> Play<'_, S> {
     /// Whether the registration of the peer of a link was never on the disk.
     fn peer_unsafe(&self, link: LinkId) -> bool {
         let key = Key::Registration(self.links[&link].peer.name.node_id());
-        self.unsafe_keys.get(&key).is_some_and(|count| *count > 0)
-            && !self.keyed.contains_key(&key)
+        self.unsafe_keys.get(&key).is_some_and(|count| *count > 0) && !self.keyed.contains_key(&key)
     }
 
     fn send_records(
@@ -497,7 +499,8 @@ impl<S: Subject> Play<'_, S> {
             return self.broken(6, format!("an order on {link:?} before the last was done"));
         }
         if records.first != expected && !refused {
-            return self.broken(11, format!("takes {:?} while {expected:?} is next", records.first));
+            return self
+                .broken(11, format!("takes {:?} while {expected:?} is next", records.first));
         }
         of.expected.insert(stream, next);
         self.sources.insert((link, stream), source);
@@ -803,8 +806,7 @@ impl<S: Subject> Play<'_, S> {
                     *owed = None;
                 }
             }
-            let reason =
-                if self.rng.between(0, 1) == 0 { Failure::Full } else { Failure::Corrupt };
+            let reason = if self.rng.between(0, 1) == 0 { Failure::Full } else { Failure::Corrupt };
             return self.feed(Input::Refused { link, stream, reason });
         }
         let safe = of.safe.entry(stream).or_default();

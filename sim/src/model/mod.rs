@@ -1,6 +1,7 @@
 //! A store in memory, simple enough to be the reference: a journal, a state that is its fold, and
 //! a mark how much of it is on the medium.
 
+mod keeper;
 mod state;
 
 use std::collections::BTreeMap;
@@ -16,9 +17,10 @@ use replcore::time::HybridClock;
 use replcore::wire::Records;
 use replcore_runtime::store::{
     Arrival, Batch, Fill, Growth, Holding, Identity, LimitPolicy, PostError, Posted, QueueKind,
-    Route, Store,
+    Route,
 };
 
+pub use keeper::Keeper;
 pub use state::{Class, Limit, Op, Queue, State, known_key};
 
 /// Longest record that a model store takes.
@@ -261,7 +263,7 @@ fn split(bytes: &[u8]) -> Result<(Vec<&[u8]>, &[u8]), Failure> {
     Ok((whole, rest))
 }
 
-impl Store for ModelStore {
+impl Keeper for ModelStore {
     fn identity(&self) -> Identity {
         self.state.identity
     }

@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use replcore::contract::{Key, SkipReason};
 use replcore::log::crc32c;
 use replcore::log::record::{Record, stamp};
-use replcore::stream::{Epoch, Name, NodeId, Position, QueueId, QueueKey, RecordId, Seq, StreamKey};
+use replcore::stream::{
+    Epoch, Name, NodeId, Position, QueueId, QueueKey, RecordId, Seq, StreamKey,
+};
 use replcore::time::Stamp;
 use replcore_runtime::store::{Identity, LimitPolicy, QueueKind};
 
@@ -103,10 +105,8 @@ impl State {
         match op {
             Op::Record { bytes, targets } => self.record(bytes, targets),
             Op::Inbound { source, next } => {
-                let place = self
-                    .inbound
-                    .entry((source.owner, source.queue))
-                    .or_insert((source.epoch, 0));
+                let place =
+                    self.inbound.entry((source.owner, source.queue)).or_insert((source.epoch, 0));
                 if source.epoch > place.0 {
                     *place = (source.epoch, next.0);
                 } else if source.epoch == place.0 {

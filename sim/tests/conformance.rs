@@ -1,0 +1,83 @@
+//! The conformance kit over every machine, and over machines broken on purpose.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use replcore::wire::Role;
+use replcore_sim::kit::{Broken, Bug, LeafSubject, Subject, check};
+
+/// Counts what each thread allocates.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+// SAFETY: every call is passed on to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+fn allocations() -> u64 {
+    ALLOCATIONS.with(Cell::get)
+}
+
+const LEAF: LeafSubject = LeafSubject { role: Role::Leaf, poll_interval_ms: 0 };
+const SLEEPY: LeafSubject = LeafSubject { role: Role::Leaf, poll_interval_ms: 1_000 };
+const CLIENT: LeafSubject = LeafSubject { role: Role::Client, poll_interval_ms: 0 };
+
+fn conforms(subject: &impl Subject, seeds: u64) {
+    for seed in 0..seeds {
+        if let Err(violation) = check(subject, seed, 600, Some(allocations)) {
+            panic!("{}, seed {seed}: {violation}", subject.name());
+        }
+    }
+}
+
+#[test]
+fn a_leaf_conforms() {
+    conforms(&LEAF, 150);
+}
+
+#[test]
+fn a_leaf_in_poll_mode_conforms() {
+    conforms(&SLEEPY, 150);
+}
+
+#[test]
+fn a_client_conforms() {
+    conforms(&CLIENT, 150);
+}
+
+/// A kit that finds nothing proves nothing: each bug must be found in some of the seeds.
+fn catches(subject: impl Subject + Copy, bugs: &[Bug]) {
+    for bug in bugs {
+        let broken = Broken { subject, bug: *bug };
+        let found = (0..150).find_map(|seed| check(&broken, seed, 600, Some(allocations)).err());
+        match found {
+            Some(violation) => println!("{bug:?}: {violation}"),
+            None => panic!("{bug:?} in a {} was not noticed", subject.name()),
+        }
+    }
+}
+
+/// Bugs that a machine can only have when it persists something are tried on the node.
+const OF_PERSISTENCE: [Bug; 1] = [Bug::RefusesRestore];
+
+#[test]
+fn every_planted_bug_in_a_leaf_is_caught() {
+    let bugs: Vec<Bug> = Bug::ALL.into_iter().filter(|bug| !OF_PERSISTENCE.contains(bug)).collect();
+    catches(LEAF, &bugs);
+}
