@@ -792,7 +792,11 @@ impl<M: Machine, S: Keeper> Process for Host<M, S> {
     }
 
     fn dirty(&self) -> bool {
-        !self.halted && (self.store.dirty() || !self.posts.is_empty())
+        !self.halted
+            && (self.store.dirty()
+                || !self.posts.is_empty()
+                || !self.takes.is_empty()
+                || !self.persists.is_empty())
     }
 
     fn frame_bytes_max(&self) -> u32 {

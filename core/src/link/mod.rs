@@ -1099,7 +1099,8 @@ impl Link {
         first(due::BYE).then_some((due::BYE, Control::Bye(self.bye)))
     }
 
-    /// A control frame as an output: `NeedBuffer` when `buf` is short, `None` without credit.
+    /// A control frame as an output: `NeedBuffer` when `buf` is short, `None` without credit,
+    /// whatever the buffer, so that an idle link stays idle when it is polled with a short one.
     fn send<E>(
         &mut self,
         now: Instant,
@@ -1108,7 +1109,9 @@ impl Link {
         buf: &mut [u8],
     ) -> Option<Output<E>> {
         let Some(len) = wire::encode_control(stream, control, buf) else {
-            return Some(Output::NeedBuffer { len: wire::CONTROL_FRAME_BYTES_MAX });
+            // A frame that has no credit either needs no buffer: the answer would not be idle.
+            let len = wire::encode_control(stream, control, &mut [0; wire::CONTROL_FRAME_BYTES_MAX])?;
+            return (len as u32 <= self.credit_bytes).then_some(Output::NeedBuffer { len });
         };
         self.credit_bytes = self.credit_bytes.checked_sub(len as u32)?;
         self.said_at = now;

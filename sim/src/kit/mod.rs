@@ -53,8 +53,10 @@ pub trait Subject {
     /// Who is at the other end of a link that it dialled, or accepted.
     fn peer(&self, dialed: Option<DialIndex>, rng: &mut Rng) -> (Role, Name);
 
-    /// Gives one of its commands, if it has any.
-    fn command(&self, _machine: &mut Self::Machine, _now: Instant, _rng: &mut Rng) {}
+    /// Gives one of its commands, if it has any. Whether it did.
+    fn command(&self, _machine: &mut Self::Machine, _now: Instant, _rng: &mut Rng) -> bool {
+        false
+    }
 
     /// Most outputs of one drain.
     fn outputs_max(&self) -> usize {

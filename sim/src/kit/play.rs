@@ -76,9 +76,15 @@ struct Play<'a, S: Subject> {
     rng: Rng,
     buffers: Option<Rng>,
     variation: Variation,
+    /// Tell what happens, to understand a failure.
+    talkative: bool,
     allocations: Option<Allocations>,
     seed: u64,
     now: Instant,
+    /// The time last given to the machine.
+    given: Instant,
+    /// This machine was told a time.
+    started: bool,
     step: usize,
     log: Vec<(usize, String)>,
     links: BTreeMap<LinkId, Link>,
@@ -111,9 +117,12 @@ pub(crate) fn play<S: Subject>(
         rng: Rng::new(seed),
         buffers: variation.buffers.map(Rng::new),
         variation,
+        talkative: std::env::var_os("REPLCORE_KIT_TRACE").is_some(),
         allocations,
         seed,
         now: Instant::from_millis(1_000),
+        given: Instant::from_millis(1_000),
+        started: false,
         step: 0,
         log: Vec::new(),
         links: BTreeMap::new(),
@@ -134,9 +143,6 @@ pub(crate) fn play<S: Subject>(
     for step in 0..steps {
         play.step = step;
         play.act()?;
-        if variation.needless_timeouts {
-            play.needless()?;
-        }
     }
     Ok(Played { log: play.log })
 }
@@ -147,8 +153,10 @@ impl<S: Subject> Play<'_, S> {
     }
 
     fn act(&mut self) -> Result<(), Violation> {
-        // The time of an input may be anything from the last one on; some bring an earlier one.
-        if self.rng.between(0, 2) == 0 {
+        // In every third step no time passes: there one variation lets it go back.
+        if self.no_time() {
+            self.now = self.given;
+        } else if self.rng.between(0, 2) == 0 {
             self.now = Instant::from_micros(self.now.as_micros() + self.rng.between(0, 300_000));
         }
         match self.rng.between(0, 99) {
@@ -163,8 +171,14 @@ impl<S: Subject> Play<'_, S> {
             90..=94 => self.append(),
             95..=96 => {
                 let now = self.now;
-                self.subject.command(&mut self.machine, now, &mut self.rng);
-                self.drain()
+                self.given = now;
+                if self.subject.command(&mut self.machine, now, &mut self.rng) {
+                    self.drain()?;
+                    // What is due by now is done with the next input.
+                    self.feed(Input::Timeout)
+                } else {
+                    Ok(())
+                }
             }
             97 => self.crash(),
             _ => self.feed(Input::Timeout),
@@ -174,7 +188,7 @@ impl<S: Subject> Play<'_, S> {
     /// Waits until the machine wants to be woken.
     fn sleep(&mut self) -> Result<(), Violation> {
         match self.idle {
-            Some(wake) if wake > self.now => {
+            Some(wake) if wake > self.now && !self.no_time() => {
                 self.now = wake;
                 self.feed(Input::Timeout)
             }
@@ -184,18 +198,23 @@ impl<S: Subject> Play<'_, S> {
 
     /// Gives a timeout that nobody asked for, before anything is due.
     fn needless(&mut self) -> Result<(), Violation> {
-        if self.idle.is_some_and(|wake| wake <= self.now) {
+        if self.idle.is_some_and(|wake| wake <= self.now) || !self.started {
             return Ok(());
         }
         let mark = self.log.len();
         let before = self.idle;
-        self.feed(Input::Timeout)?;
+        self.machine.handle(self.now, Input::Timeout);
+        self.drain()?;
         let said = self.log.split_off(mark);
         if said.len() != 1 || self.idle != before {
             let what = format!("idle until {before:?}, then after a needless timeout: {said:?}");
             return self.broken(4, what);
         }
         Ok(())
+    }
+
+    fn no_time(&self) -> bool {
+        self.step.is_multiple_of(3)
     }
 
     fn feed(&mut self, input: Input<'_>) -> Result<(), Violation> {
@@ -205,14 +224,21 @@ impl<S: Subject> Play<'_, S> {
 
     fn feed_counted(&mut self, input: Input<'_>) -> Result<usize, Violation> {
         let mut now = self.now;
-        // Both plays draw, so that they stay together; only one goes back.
-        if self.step.is_multiple_of(3) && self.variation.backwards {
+        self.given = now;
+        if self.variation.needless_timeouts {
+            self.needless()?;
+        }
+        if self.no_time() && self.variation.backwards && self.started {
             now = Instant::from_micros(now.as_micros() - 900_000);
         }
+        self.started = true;
         let given = match &input {
             Input::Recv { data, .. } => Some(data.len()),
             _ => None,
         };
+        if self.talkative {
+            eprintln!("{:>5} {:>12} {input:?}", self.step, now.as_micros());
+        }
         let before = self.allocations.map(|count| count());
         let taken = self.machine.handle(now, input);
         self.count_allocations(before, "handle")?;
@@ -285,6 +311,9 @@ impl<S: Subject> Play<'_, S> {
             if used > len {
                 return self.broken(7, format!("{used} bytes put out with a buffer of {len}"));
             }
+            if self.talkative {
+                eprintln!("        {output:?} {:?}", wire::decode(&buffer[..used], u32::MAX));
+            }
             self.log.push((self.step, format!("{output:?} {:08x}", crc32c(&buffer[..used]))));
             self.obey(output, &buffer[..used])?;
         }
@@ -299,8 +328,11 @@ impl<S: Subject> Play<'_, S> {
                 return self.broken(2, format!("{expected:?}, then {again:?}"));
             }
         }
-        if wake.is_some_and(|wake| wake <= self.now) {
+        if wake.is_some_and(|wake| wake <= self.given) {
             return self.broken(3, format!("wake {wake:?} at {:?}", self.now));
+        }
+        if self.talkative {
+            eprintln!("        {expected:?}");
         }
         self.idle = wake;
         self.log.push((self.step, format!("{expected:?}")));
@@ -860,6 +892,7 @@ impl<S: Subject> Play<'_, S> {
         self.resume.clear();
         self.last_token = Token(0);
         self.idle = None;
+        self.started = false;
         self.machine = self.subject.machine(self.seed ^ self.step as u64);
         for (key, state) in &self.keyed {
             if let Err(error) = self.machine.restore(*key, state) {

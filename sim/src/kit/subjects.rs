@@ -59,13 +59,15 @@ impl Subject for LeafSubject {
         }
     }
 
-    fn command(&self, machine: &mut Leaf, now: Instant, rng: &mut Rng) {
-        if self.role == Role::Client && rng.between(0, 3) == 0 {
+    fn command(&self, machine: &mut Leaf, now: Instant, rng: &mut Rng) -> bool {
+        let commands = self.role == Role::Client && rng.between(0, 3) == 0;
+        if commands {
             let stream = replcore::contract::StreamIndex(rng.between(0, 3) as u8);
             let position = replcore::stream::Position(rng.between(0, 30));
             // A stream that is not there is an answer and no fault.
             let _ = machine.reject(now, stream, position);
         }
+        commands
     }
 }
 
