@@ -780,7 +780,7 @@ impl Link {
         bytes: u32,
         wire_bytes: u32,
     ) {
-        self.credit_bytes = self.credit_bytes.saturating_sub(wire_bytes);
+        self.return_credit(stream, wire_bytes);
         self.said_at = now;
         if let Some(outbound) = self.outbound.get_mut(usize::from(stream.0)) {
             outbound.sent(now, next, bytes);
@@ -789,7 +789,16 @@ impl Link {
         }
     }
 
+    /// An order for records is answered: of the credit kept for it only `used` bytes went.
+    fn return_credit(&mut self, stream: StreamIndex, used: u32) {
+        if let Some(outbound) = self.outbound.get_mut(usize::from(stream.0)) {
+            let kept = core::mem::take(&mut outbound.reserved_bytes);
+            self.credit_bytes = self.credit_bytes.saturating_add(kept.saturating_sub(used));
+        }
+    }
+
     pub(crate) fn gone(&mut self, stream: StreamIndex, next: Position, reason: SkipReason) {
+        self.return_credit(stream, 0);
         if let Some(outbound) = self.outbound.get_mut(usize::from(stream.0)) {
             outbound.gone(next, reason);
             self.due |= due::STREAMS;
@@ -1110,7 +1119,8 @@ impl Link {
     ) -> Option<Output<E>> {
         let Some(len) = wire::encode_control(stream, control, buf) else {
             // A frame that has no credit either needs no buffer: the answer would not be idle.
-            let len = wire::encode_control(stream, control, &mut [0; wire::CONTROL_FRAME_BYTES_MAX])?;
+            let len =
+                wire::encode_control(stream, control, &mut [0; wire::CONTROL_FRAME_BYTES_MAX])?;
             return (len as u32 <= self.credit_bytes).then_some(Output::NeedBuffer { len });
         };
         self.credit_bytes = self.credit_bytes.checked_sub(len as u32)?;
@@ -1246,13 +1256,17 @@ impl Link {
             .iter()
             .position(|outbound| outbound.key.class == class && outbound.ready_to_send())?;
         let outbound = &mut self.outbound[stream];
+        let bytes_max = room.min(outbound.credit_bytes());
         outbound.ordered = true;
+        // Other frames may be sent before the answer comes; they have the rest of the credit.
+        outbound.reserved_bytes = overhead + bytes_max;
+        self.credit_bytes -= outbound.reserved_bytes;
         Some(Output::SendRecords {
             link: self.id,
             stream: StreamIndex(stream as u8),
             queue: outbound.key,
             first: outbound.cursor,
-            bytes_max: room.min(outbound.credit_bytes()),
+            bytes_max,
             round: outbound.round,
         })
     }

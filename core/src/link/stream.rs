@@ -52,6 +52,8 @@ pub(crate) struct Outbound {
     pub(crate) round: u8,
     /// A `SendRecords` is not answered yet.
     pub(crate) ordered: bool,
+    /// The link's credit that is kept for it.
+    pub(crate) reserved_bytes: u32,
     /// That `SendRecords` is of a round that is over; its answer counts for nothing.
     pub(crate) void: bool,
     pub(crate) skip: Option<PendingSkip>,
@@ -74,6 +76,7 @@ impl Outbound {
         sent_bytes: 0,
         round: 0,
         ordered: false,
+        reserved_bytes: 0,
         void: false,
         skip: None,
         release: false,

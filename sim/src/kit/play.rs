@@ -171,14 +171,16 @@ impl<S: Subject> Play<'_, S> {
             90..=94 => self.append(),
             95..=96 => {
                 let now = self.now;
-                self.given = now;
-                if self.subject.command(&mut self.machine, now, &mut self.rng) {
-                    self.drain()?;
-                    // What is due by now is done with the next input.
-                    self.feed(Input::Timeout)
-                } else {
-                    Ok(())
+                if !self.subject.command(&mut self.machine, now, &mut self.rng) {
+                    return Ok(());
                 }
+                self.given = now;
+                self.drain()?;
+                // A command may leave what is due by now to the next input, so that one is needed.
+                let needless = std::mem::take(&mut self.variation.needless_timeouts);
+                self.feed(Input::Timeout)?;
+                self.variation.needless_timeouts = needless;
+                Ok(())
             }
             97 => self.crash(),
             _ => self.feed(Input::Timeout),
