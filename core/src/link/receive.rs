@@ -1,0 +1,463 @@
+//! What comes in on a link: frames, and the driver's completions.
+
+use super::stream::{Fit, Inbound, InboundState, OutboundState};
+use super::{
+    FRAMES_PER_INPUT_MAX, Link, LinkSettings, Order, Peer, Phase, TOKEN_INBOUND, Upcall, due,
+};
+use crate::contract::{Answer, Failure, SkipReason, StreamIndex, Token, Transport};
+use crate::stream::{CLASSES, Cursor, Epoch, Name, Position, QueueKey, StreamKey};
+use crate::time::Instant;
+use crate::wire::{self, Control, Frame};
+
+impl Link {
+    /// Takes frames from the start of `data` until one concerns the owner, is followed by bytes
+    /// for the driver, or is not complete.
+    pub(crate) fn recv<'d>(
+        &mut self,
+        now: Instant,
+        data: &'d [u8],
+        settings: &LinkSettings,
+    ) -> (usize, Option<Upcall<'d>>) {
+        if !data.is_empty() {
+            self.heard_at = now;
+        }
+        let mut taken = 0;
+        for _ in 0..FRAMES_PER_INPUT_MAX {
+            if self.order.is_some() || !matches!(self.phase, Phase::Greeting | Phase::Open) {
+                return (taken, None);
+            }
+            match wire::decode(&data[taken..], settings.frame_bytes_max) {
+                Ok(None) => return (taken, None),
+                Ok(Some((frame, bytes))) => {
+                    taken += bytes;
+                    if let Some(upcall) = self.frame(now, frame, settings) {
+                        return (taken, Some(upcall));
+                    }
+                }
+                Err(error) => {
+                    self.malformed(error);
+                    return (taken, None);
+                }
+            }
+        }
+        if taken < data.len() {
+            self.due |= due::RESUME_INPUT;
+        }
+        (taken, None)
+    }
+
+    fn malformed(&mut self, error: wire::FrameError) {
+        match error {
+            wire::FrameError::Length => self.stats.bad_length += 1,
+            wire::FrameError::Checksum => self.stats.bad_checksum += 1,
+            wire::FrameError::Type(_) => self.stats.bad_type += 1,
+            wire::FrameError::Payload => self.stats.bad_payload += 1,
+        }
+        // A damaged datagram is a lost one. In a stream nothing after it can be trusted.
+        if self.transport == Transport::Stream {
+            self.abandon();
+        }
+    }
+
+    fn violation(&mut self) {
+        self.stats.violations += 1;
+        if self.transport == Transport::Stream {
+            self.abandon();
+        }
+    }
+
+    fn frame<'d>(
+        &mut self,
+        now: Instant,
+        frame: Frame<'d>,
+        settings: &LinkSettings,
+    ) -> Option<Upcall<'d>> {
+        match frame {
+            Frame::Control { control: Control::Hello(hello), .. } => self.hello(hello, settings),
+            Frame::Control { control: Control::Refuse(refuse), .. } => {
+                self.abandon();
+                Some(Upcall::Refused(refuse))
+            }
+            _ if self.phase != Phase::Open => {
+                self.violation();
+                self.pass_over(frame);
+                None
+            }
+            Frame::Control { stream, control } => self.control(now, stream, control, settings),
+            Frame::Records { stream, records, len } => {
+                self.records(stream, records, len, settings);
+                None
+            }
+            Frame::Call { call, len } => {
+                self.order = Some(Order::Call { id: call.id, reply: call.reply, len });
+                None
+            }
+        }
+    }
+
+    /// Has the driver throw away the body of a frame that is not wanted.
+    fn pass_over(&mut self, frame: Frame<'_>) {
+        if let Frame::Records { len, .. } | Frame::Call { len, .. } = frame
+            && len > 0
+        {
+            self.order = Some(Order::Skip { len });
+        }
+    }
+
+    fn hello<'d>(&mut self, hello: wire::Hello<'d>, settings: &LinkSettings) -> Option<Upcall<'d>> {
+        if let Some(peer) = self.peer {
+            if self.transport == Transport::Datagram && peer.session == hello.session {
+                // Our greeting was lost.
+                self.due |= due::HELLO;
+            } else if self.transport == Transport::Datagram {
+                // The other end has started anew without the line noticing: so do we.
+                self.abandon();
+            } else {
+                self.violation();
+            }
+            return None;
+        }
+        if hello.magic != *b"RPLC" {
+            self.violation();
+            return None;
+        }
+        if hello.version_min > wire::VERSION_MAX || hello.version_max < wire::VERSION_MIN {
+            self.refuse(wire::RefuseReason::Version, 0);
+            return None;
+        }
+        let Ok(name) = Name::new(hello.name) else {
+            self.refuse(wire::RefuseReason::Name, 0);
+            return None;
+        };
+        if self.identity.is_some_and(|identity| identity != name.node_id()) {
+            self.refuse(wire::RefuseReason::Identity, 0);
+            return None;
+        }
+        self.peer = Some(Peer {
+            name,
+            id: name.node_id(),
+            role: hello.role,
+            instance: hello.instance,
+            features: hello.features & settings.features,
+            frame_bytes_max: hello
+                .frame_bytes_max
+                .clamp(wire::FRAME_BYTES_MIN, wire::FRAME_BYTES_MAX),
+            keepalive_ms: hello.keepalive_ms.max(1),
+            session: hello.session,
+        });
+        self.phase = Phase::Open;
+        if self.dialed.is_none() {
+            self.due |= due::HELLO;
+        }
+        Some(Upcall::Greeted)
+    }
+
+    fn control<'d>(
+        &mut self,
+        now: Instant,
+        stream: u8,
+        control: Control<'d>,
+        settings: &LinkSettings,
+    ) -> Option<Upcall<'d>> {
+        match control {
+            Control::Register(register) => return Some(Upcall::Register(register)),
+            Control::Lease(lease) => return Some(Upcall::Lease(lease)),
+            Control::Subscribe(subscribe) => return Some(Upcall::Subscribe(subscribe)),
+            Control::Bye(bye) => {
+                self.abandon();
+                return Some(Upcall::Bye(bye));
+            }
+            Control::Ping(number) => {
+                self.pong = number;
+                self.due |= due::PONG;
+            }
+            Control::Pong(number) => self.pong_heard(now, number),
+            Control::Open(open) => self.open(stream, open),
+            Control::Resume(resume) => return self.resume(now, stream, resume, settings),
+            Control::Ack(ack) => return self.acknowledged(now, stream, ack, settings),
+            Control::Skip(skip) => self.skip(stream, skip),
+            Control::Reject(reject) => self.rejected(stream, reject),
+            // Both are taken in `frame`.
+            Control::Hello(_) | Control::Refuse(_) => {}
+        }
+        None
+    }
+
+    fn pong_heard(&mut self, now: Instant, number: u32) {
+        if number == self.ping
+            && let Some(at) = self.ping_at.take()
+        {
+            let micros = now.as_micros().saturating_sub(at.as_micros());
+            self.round_trip_us = u32::try_from(micros).unwrap_or(u32::MAX).max(1);
+        }
+    }
+
+    fn open(&mut self, stream: u8, open: wire::Open<'_>) {
+        let (Some(peer), Ok(queue)) = (self.peer, Name::new(open.queue)) else {
+            return self.violation();
+        };
+        if usize::from(open.class) >= CLASSES {
+            return self.violation();
+        }
+        let source = StreamKey {
+            owner: peer.id,
+            queue: QueueKey { queue: queue.queue_id(), class: open.class },
+            epoch: Epoch(open.epoch),
+        };
+        let Some(inbound) = self.inbound.get_mut(usize::from(stream)) else {
+            return self.violation();
+        };
+        match inbound.state {
+            InboundState::Free => {
+                *inbound = Inbound { state: InboundState::Ask, source, ..Inbound::FREE };
+            }
+            // The answer is under way.
+            InboundState::Ask | InboundState::Asked(_) if inbound.source == source => {}
+            // The sender has heard nothing from us: say again where we are.
+            InboundState::Running if inbound.source == source => {
+                inbound.go_back();
+                self.stats.went_back += 1;
+            }
+            InboundState::Waiting(_) if inbound.source == source => {}
+            _ => return self.violation(),
+        }
+        self.due |= due::STREAMS;
+    }
+
+    fn resume<'d>(
+        &mut self,
+        now: Instant,
+        stream: u8,
+        resume: wire::Resume,
+        settings: &LinkSettings,
+    ) -> Option<Upcall<'d>> {
+        let Some(outbound) = self.outbound.get_mut(usize::from(stream)) else {
+            self.violation();
+            return None;
+        };
+        if !matches!(outbound.state, OutboundState::Announced | OutboundState::Running) {
+            self.violation();
+            return None;
+        }
+        let epoch = Epoch(resume.epoch);
+        if epoch > settings.epoch {
+            return Some(Upcall::Ahead(epoch));
+        }
+        if epoch < settings.epoch {
+            self.violation();
+            return None;
+        }
+        if !outbound.resume(now, &resume) {
+            return Some(Upcall::Ahead(epoch));
+        }
+        self.due |= due::STREAMS;
+        None
+    }
+
+    fn acknowledged<'d>(
+        &mut self,
+        now: Instant,
+        stream: u8,
+        ack: wire::Ack,
+        settings: &LinkSettings,
+    ) -> Option<Upcall<'d>> {
+        let Some(outbound) = self.outbound.get_mut(usize::from(stream)) else {
+            self.violation();
+            return None;
+        };
+        if outbound.state != OutboundState::Running {
+            self.violation();
+            return None;
+        }
+        let safe = ack.level >= settings.level_min;
+        self.stats.below_level += u64::from(!safe);
+        if !outbound.acknowledge(now, &ack, safe) {
+            return Some(Upcall::Ahead(settings.epoch));
+        }
+        self.moved_at = now;
+        self.due |= due::STREAMS;
+        None
+    }
+
+    fn skip(&mut self, stream: u8, skip: wire::Skip) {
+        let Some(inbound) = self.inbound.get_mut(usize::from(stream)) else {
+            return self.violation();
+        };
+        if inbound.state != InboundState::Running || skip.first >= skip.next {
+            return self.violation();
+        }
+        let (first, next) = (Position(skip.first), Position(skip.next));
+        if inbound.resume || next <= inbound.expected.position {
+            inbound.ack = true;
+        } else if first <= inbound.expected.position {
+            let first = inbound.expected.position;
+            inbound.expected = Cursor::at(next);
+            self.order = Some(Order::TakeSkip { stream, first, next, reason: skip.reason });
+        } else {
+            inbound.go_back();
+            self.stats.went_back += 1;
+        }
+        self.due |= due::STREAMS;
+    }
+
+    fn rejected(&mut self, stream: u8, reject: wire::Reject) {
+        let position = Position(reject.position);
+        match self.outbound.get_mut(usize::from(stream)) {
+            Some(outbound)
+                if outbound.state == OutboundState::Running
+                    && position >= outbound.released
+                    && position < outbound.next =>
+            {
+                outbound.dead = Some(position);
+                self.due |= due::STREAMS;
+            }
+            _ => self.violation(),
+        }
+    }
+
+    fn records(&mut self, stream: u8, records: wire::Records, len: u32, settings: &LinkSettings) {
+        let raw_bytes = if records.raw_bytes == 0 { len } else { records.raw_bytes };
+        let skip = (len > 0).then_some(Order::Skip { len });
+        let Some(inbound) = self.inbound.get_mut(usize::from(stream)) else {
+            self.order = skip;
+            return self.violation();
+        };
+        let next = records.next();
+        match inbound.fit(records.first, next, records.round) {
+            Fit::Next
+                if raw_bytes > 0
+                    && next > records.first
+                    && inbound.arrived_bytes + u64::from(raw_bytes)
+                        <= inbound.safe_bytes + u64::from(settings.window_bytes) =>
+            {
+                inbound.expected = next;
+                inbound.arrived_bytes += u64::from(raw_bytes);
+                self.order = Some(Order::Take { stream, records, len });
+            }
+            // More than was granted, or a frame that says nothing.
+            Fit::Next => {
+                self.order = skip;
+                self.violation();
+            }
+            Fit::Known => {
+                self.stats.repeated += 1;
+                inbound.ack |= inbound.state == InboundState::Running && !inbound.resume;
+                self.order = skip;
+                self.due |= due::STREAMS;
+            }
+            Fit::Gap => {
+                self.order = skip;
+                if self.transport == Transport::Stream {
+                    return self.violation();
+                }
+                inbound.go_back();
+                self.stats.went_back += 1;
+                self.due |= due::STREAMS;
+            }
+        }
+    }
+
+    // Completions.
+
+    pub(crate) fn sent(
+        &mut self,
+        now: Instant,
+        stream: StreamIndex,
+        next: Cursor,
+        bytes: u32,
+        wire_bytes: u32,
+    ) {
+        self.return_credit(stream, wire_bytes);
+        self.said_at = now;
+        if let Some(outbound) = self.outbound.get_mut(usize::from(stream.0)) {
+            outbound.sent(now, next, bytes);
+            self.scheduler.charge(outbound.key.class, bytes);
+            self.due |= due::STREAMS;
+        }
+    }
+
+    /// An order for records is answered: of the credit kept for it only `used` bytes went.
+    fn return_credit(&mut self, stream: StreamIndex, used: u32) {
+        if let Some(outbound) = self.outbound.get_mut(usize::from(stream.0)) {
+            let kept = core::mem::take(&mut outbound.reserved_bytes);
+            self.credit_bytes = self.credit_bytes.saturating_add(kept.saturating_sub(used));
+        }
+    }
+
+    pub(crate) fn gone(&mut self, stream: StreamIndex, next: Position, reason: SkipReason) {
+        self.return_credit(stream, 0);
+        if let Some(outbound) = self.outbound.get_mut(usize::from(stream.0)) {
+            outbound.gone(next, reason);
+            self.due |= due::STREAMS;
+        }
+    }
+
+    pub(crate) fn taken(&mut self, now: Instant, stream: StreamIndex, next: Cursor, bytes: u32) {
+        if let Some(inbound) = self.inbound.get_mut(usize::from(stream.0)) {
+            inbound.safe(next, bytes);
+            self.moved_at = now;
+            self.due |= due::STREAMS;
+        }
+    }
+
+    pub(crate) fn refused(
+        &mut self,
+        now: Instant,
+        stream: StreamIndex,
+        failure: Failure,
+        settings: &LinkSettings,
+    ) {
+        let Some(inbound) = self.inbound.get_mut(usize::from(stream.0)) else {
+            return;
+        };
+        match failure {
+            Failure::Full => {
+                self.stats.full += 1;
+                // What was kept of a record may be part of what did not fit.
+                inbound.taken = Cursor::at(inbound.taken.position);
+                inbound.wait_until(now.plus_millis(u64::from(settings.full_retry_ms)));
+            }
+            Failure::Corrupt => {
+                inbound.taken = Cursor::at(inbound.taken.position);
+                inbound.go_back();
+                self.stats.went_back += 1;
+                self.due |= due::STREAMS;
+                self.violation();
+            }
+            Failure::Io => self.abandon(),
+        }
+    }
+
+    pub(crate) fn appended(&mut self, now: Instant, stream: StreamIndex, next: Position) {
+        if let Some(outbound) = self.outbound.get_mut(usize::from(stream.0)) {
+            outbound.grown(now, next);
+            self.due |= due::STREAMS;
+        }
+    }
+
+    /// Takes the answer to a question of this link. Answers to another life's questions are
+    /// passed over.
+    pub(crate) fn answer(&mut self, now: Instant, token: Token, answer: Answer) {
+        let stream = usize::from(token.0 as u8 & !TOKEN_INBOUND);
+        let inbound = token.0 as u8 & TOKEN_INBOUND != 0;
+        match answer {
+            Answer::Inbound { epoch, cursor } if inbound => {
+                if let Some(inbound) = self.inbound.get_mut(stream)
+                    && inbound.state == InboundState::Asked(token.0)
+                {
+                    inbound.known(epoch, cursor);
+                    self.due |= due::STREAMS;
+                }
+            }
+            Answer::Outbound { released, next, .. } if !inbound => {
+                if let Some(outbound) = self.outbound.get_mut(stream)
+                    && outbound.state == OutboundState::Asked(token.0)
+                {
+                    outbound.known(now, released, next);
+                    self.due |= due::STREAMS;
+                }
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! What goes out on a link: control frames, questions to the store, orders for records.
+
+use super::stream::{Inbound, InboundState, Outbound, OutboundState};
+use super::{Link, LinkSettings, Local, Order, Phase, TOKEN_INBOUND, due, next_token};
+use crate::contract::{Output, Query, StreamIndex};
+use crate::stream::{CLASSES, Cursor, Name, Position};
+use crate::time::Instant;
+use crate::wire::{self, Control, STREAMS_MAX};
+
+impl Link {
+    /// The next thing to do on this link, if there is one that the credit allows.
+    pub(crate) fn poll<E>(
+        &mut self,
+        now: Instant,
+        local: &Local<'_>,
+        tokens: &mut u32,
+        buf: &mut [u8],
+    ) -> Option<Output<E>> {
+        if let Some(output) = self.poll_order() {
+            return Some(output);
+        }
+        match self.phase {
+            Phase::Down | Phase::Closed => None,
+            Phase::Closing => self.poll_closing(now, local, buf),
+            Phase::Greeting | Phase::Open => {
+                if let Some(output) = self.poll_due(now, local, buf) {
+                    return Some(output);
+                }
+                if self.due & due::STREAMS != 0 && self.phase == Phase::Open {
+                    return self.poll_streams(now, local, tokens, buf);
+                }
+                None
+            }
+        }
+    }
+
+    fn poll_order<E>(&mut self) -> Option<Output<E>> {
+        let link = self.id;
+        Some(match self.order.take()? {
+            Order::Skip { len } => Output::SkipBytes { link, len },
+            Order::Call { id, reply, len } => Output::TakeCall { link, id, reply, len },
+            Order::Take { stream, records, len } => {
+                let source = self.inbound[usize::from(stream)].source;
+                Output::TakeRecords { link, stream: StreamIndex(stream), source, records, len }
+            }
+            Order::TakeSkip { stream, first, next, reason } => {
+                let source = self.inbound[usize::from(stream)].source;
+                let stream = StreamIndex(stream);
+                Output::TakeSkip { link, stream, source, first, next, reason }
+            }
+        })
+    }
+
+    fn poll_closing<E>(
+        &mut self,
+        now: Instant,
+        local: &Local<'_>,
+        buf: &mut [u8],
+    ) -> Option<Output<E>> {
+        // What was acknowledged to us is kept even when the link goes.
+        if let Some(output) = self.poll_release() {
+            return Some(output);
+        }
+        if self.due & (due::REFUSE | due::BYE | due::HELLO) != 0 {
+            let sent = self.poll_due(now, local, buf);
+            if matches!(sent, Some(Output::Send { .. } | Output::NeedBuffer { .. })) {
+                return sent;
+            }
+        }
+        // Without credit the last word is not worth waiting for.
+        self.phase = Phase::Closed;
+        Some(Output::Hangup { link: self.id })
+    }
+
+    fn poll_due<E>(
+        &mut self,
+        now: Instant,
+        local: &Local<'_>,
+        buf: &mut [u8],
+    ) -> Option<Output<E>> {
+        if self.due & !due::STREAMS == 0 {
+            return None;
+        }
+        if self.due & due::RESUME_INPUT != 0 {
+            self.due &= !due::RESUME_INPUT;
+            return Some(Output::Resume { link: self.id });
+        }
+        let (bit, control) = self.next_due(local)?;
+        let output = self.send(now, 0, &control, buf)?;
+        if let Output::Send { .. } = output {
+            self.due &= !bit;
+        }
+        Some(output)
+    }
+
+    fn next_due<'l>(&self, local: &Local<'l>) -> Option<(u16, Control<'l>)> {
+        let settings = local.settings;
+        let first = |bit| self.due & bit != 0;
+        if first(due::HELLO) {
+            let hello = wire::Hello {
+                magic: *b"RPLC",
+                version_min: wire::VERSION_MIN,
+                version_max: wire::VERSION_MAX,
+                role: self.role,
+                features: settings.features,
+                name: settings.name.as_str(),
+                instance: settings.instance,
+                epoch: settings.epoch.0,
+                frame_bytes_max: settings.frame_bytes_max,
+                keepalive_ms: settings.keepalive_ms,
+                session: self.session,
+            };
+            return Some((due::HELLO, Control::Hello(hello)));
+        }
+        if first(due::REFUSE) {
+            return Some((due::REFUSE, Control::Refuse(self.refuse)));
+        }
+        if first(due::PONG) {
+            return Some((due::PONG, Control::Pong(self.pong)));
+        }
+        if first(due::REGISTER) {
+            return Some((due::REGISTER, Control::Register(local.register)));
+        }
+        if first(due::LEASE) {
+            let lease = wire::Lease { lease_ms: self.lease_ms };
+            return Some((due::LEASE, Control::Lease(lease)));
+        }
+        if first(due::SUBSCRIBE)
+            && let Some(subscribe) = local.subscribe
+        {
+            return Some((due::SUBSCRIBE, Control::Subscribe(subscribe)));
+        }
+        if first(due::PING) {
+            return Some((due::PING, Control::Ping(self.ping)));
+        }
+        first(due::BYE).then_some((due::BYE, Control::Bye(self.bye)))
+    }
+
+    /// A control frame as an output: `NeedBuffer` when `buf` is short, `None` without credit,
+    /// whatever the buffer, so that an idle link stays idle when it is polled with a short one.
+    fn send<E>(
+        &mut self,
+        now: Instant,
+        stream: u8,
+        control: &Control<'_>,
+        buf: &mut [u8],
+    ) -> Option<Output<E>> {
+        let Some(len) = wire::encode_control(stream, control, buf) else {
+            let mut whole = [0; wire::CONTROL_FRAME_BYTES_MAX];
+            let len = wire::encode_control(stream, control, &mut whole)?;
+            return (len as u32 <= self.credit_bytes).then_some(Output::NeedBuffer { len });
+        };
+        self.credit_bytes = self.credit_bytes.checked_sub(len as u32)?;
+        self.said_at = now;
+        Some(Output::Send { link: self.id, len })
+    }
+
+    fn poll_streams<E>(
+        &mut self,
+        now: Instant,
+        local: &Local<'_>,
+        tokens: &mut u32,
+        buf: &mut [u8],
+    ) -> Option<Output<E>> {
+        if let Some(output) = self.poll_release() {
+            return Some(output);
+        }
+        let mut blocked = false;
+        for stream in 0..STREAMS_MAX {
+            if let Some(output) = self.poll_question(stream, tokens, buf) {
+                return Some(output);
+            }
+            let queue = self.queues[stream / CLASSES];
+            let (inbound, outbound) = (&self.inbound[stream], &self.outbound[stream]);
+            let due = next_stream_frame(inbound, outbound, queue.as_ref(), local.settings);
+            let Some(control) = due else {
+                continue;
+            };
+            match self.send(now, stream as u8, &control, buf) {
+                Some(output) => {
+                    if let Output::Send { .. } = output {
+                        self.stream_frame_sent(stream, &control, now);
+                    }
+                    return Some(output);
+                }
+                None => blocked = true,
+            }
+        }
+        if !blocked && let Some(output) = self.poll_records(now, local.settings) {
+            return Some(output);
+        }
+        // Nothing more until something changes; `writable` looks again.
+        self.due &= !due::STREAMS;
+        None
+    }
+
+    fn poll_release<E>(&mut self) -> Option<Output<E>> {
+        for outbound in &mut self.outbound {
+            if let Some(position) = outbound.dead.take() {
+                return Some(Output::DeadLetter { queue: outbound.key, position });
+            }
+            if outbound.release {
+                outbound.release = false;
+                return Some(Output::Release { queue: outbound.key, through: outbound.released });
+            }
+        }
+        None
+    }
+
+    fn poll_question<E>(
+        &mut self,
+        stream: usize,
+        tokens: &mut u32,
+        buf: &mut [u8],
+    ) -> Option<Output<E>> {
+        let link = self.id;
+        if self.outbound[stream].state == OutboundState::Ask {
+            let name = self.queues[stream / CLASSES].as_ref()?.as_str();
+            let Some(space) = buf.get_mut(..name.len()) else {
+                return Some(Output::NeedBuffer { len: wire::CONTROL_FRAME_BYTES_MAX });
+            };
+            space.copy_from_slice(name.as_bytes());
+            let token = next_token(tokens, link, stream as u8);
+            let outbound = &mut self.outbound[stream];
+            outbound.state = OutboundState::Asked(token.0);
+            let index = StreamIndex(stream as u8);
+            let query = Query::Outbound { link, stream: index, queue: outbound.key };
+            return Some(Output::Ask { token, query, len: name.len() });
+        }
+        let inbound = &mut self.inbound[stream];
+        if inbound.state == InboundState::Ask {
+            let token = next_token(tokens, link, stream as u8 | TOKEN_INBOUND);
+            inbound.state = InboundState::Asked(token.0);
+            return Some(Output::Ask { token, query: Query::Inbound(inbound.source), len: 0 });
+        }
+        None
+    }
+
+    fn stream_frame_sent(&mut self, stream: usize, control: &Control<'_>, now: Instant) {
+        let (inbound, outbound) = (&mut self.inbound[stream], &mut self.outbound[stream]);
+        match control {
+            Control::Reject(_) => inbound.reject = None,
+            Control::Resume(_) => {
+                inbound.resume = false;
+                inbound.ack = false;
+            }
+            Control::Ack(_) => inbound.ack = false,
+            Control::Open(_) => {
+                outbound.state = OutboundState::Announced;
+                outbound.moved_at = now;
+            }
+            Control::Skip(skip) => {
+                outbound.skip = None;
+                outbound.cursor = Cursor::at(Position(skip.next));
+            }
+            _ => {}
+        }
+    }
+
+    fn poll_records<E>(&mut self, now: Instant, settings: &LinkSettings) -> Option<Output<E>> {
+        let frame_bytes = self.peer.as_ref()?.frame_bytes_max;
+        let overhead = wire::RECORDS_OVERHEAD_BYTES as u32;
+        let room = self.credit_bytes.min(frame_bytes).saturating_sub(overhead);
+        if room == 0 {
+            return None;
+        }
+        let mut ready = [false; CLASSES];
+        for outbound in self.outbound.iter().filter(|outbound| outbound.ready_to_send()) {
+            ready[usize::from(outbound.key.class)] = true;
+        }
+        if ready == [false; CLASSES] {
+            return None;
+        }
+        let class = match self.scheduler.pick(now, &settings.sharing, ready, frame_bytes) {
+            Ok(class) => class,
+            Err(until) => {
+                self.held_back_until = until;
+                return None;
+            }
+        };
+        let stream = self
+            .outbound
+            .iter()
+            .position(|outbound| outbound.key.class == class && outbound.ready_to_send())?;
+        let outbound = &mut self.outbound[stream];
+        let bytes_max = room.min(outbound.credit_bytes());
+        outbound.ordered = true;
+        // Other frames may be sent before the answer comes; they have the rest of the credit.
+        outbound.reserved_bytes = overhead + bytes_max;
+        self.credit_bytes -= outbound.reserved_bytes;
+        Some(Output::SendRecords {
+            link: self.id,
+            stream: StreamIndex(stream as u8),
+            queue: outbound.key,
+            first: outbound.cursor,
+            bytes_max,
+            round: outbound.round,
+        })
+    }
+}
+/// What one stream number has to say next, of its incoming and its outgoing stream.
+fn next_stream_frame<'q>(
+    inbound: &Inbound,
+    outbound: &Outbound,
+    queue: Option<&'q Name>,
+    settings: &LinkSettings,
+) -> Option<Control<'q>> {
+    if let Some(position) = inbound.reject {
+        return Some(Control::Reject(wire::Reject { position: position.0 }));
+    }
+    if inbound.resume && inbound.state == InboundState::Running {
+        return Some(Control::Resume(wire::Resume {
+            epoch: inbound.source.epoch.0,
+            position: inbound.taken.position.0,
+            offset: inbound.taken.offset,
+            credit_bytes: settings.window_bytes,
+            round: inbound.round,
+        }));
+    }
+    if inbound.ack && inbound.state == InboundState::Running {
+        return Some(Control::Ack(wire::Ack {
+            position: inbound.taken.position.0,
+            level: settings.level,
+            credit_bytes: inbound.safe_bytes + u64::from(settings.window_bytes),
+            round: inbound.round,
+        }));
+    }
+    if outbound.state == OutboundState::Announce {
+        return Some(Control::Open(wire::Open {
+            queue: queue?.as_str(),
+            class: outbound.key.class,
+            epoch: settings.epoch.0,
+            first: outbound.released.0,
+        }));
+    }
+    let skip = outbound.skip?;
+    Some(Control::Skip(wire::Skip { first: skip.first.0, next: skip.next.0, reason: skip.reason }))
+}
