@@ -292,7 +292,7 @@ pub enum Answer {
     },
     /// The consumer exists now.
     Subscribed,
-    /// The consumer may not be read, or there is no room for one more.
+    /// The consumer may not be read, or there is no room for one more queue.
     Denied,
 }
 

@@ -233,12 +233,9 @@ impl Leaf {
     }
 
     fn up(&mut self, input: &Input<'_>) {
-        let &Input::LinkUp { link, dialed, transport, identity } = input else {
-            return;
-        };
         self.done = false;
         self.link_up = true;
-        self.link.up(self.now, link, dialed, transport, identity, self.config.role, &mut self.rng);
+        self.link.up(self.now, input, self.config.role, &mut self.rng);
         self.dialer.up(self.now);
         if self.stopping || self.renumbering.is_some() {
             self.link.abandon();

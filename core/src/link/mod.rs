@@ -26,7 +26,7 @@ pub use settings::{LinkSettings, LinkStats};
 use schedule::Scheduler;
 use stream::{Inbound, InboundState, Outbound, OutboundState};
 
-use crate::contract::{DialIndex, LinkId, SkipReason, StreamIndex, Token, Transport};
+use crate::contract::{DialIndex, Input, LinkId, SkipReason, StreamIndex, Token, Transport};
 use crate::rng::Rng;
 use crate::stream::{CLASSES, Epoch, Name, NodeId, Position, QueueKey};
 use crate::time::Instant;
@@ -191,17 +191,12 @@ impl Link {
         matches!(self.phase, Phase::Open)
     }
 
-    /// Begins a link. The dialler greets at once, as `role`; the other end greets back.
-    pub(crate) fn up(
-        &mut self,
-        now: Instant,
-        id: LinkId,
-        dialed: Option<DialIndex>,
-        transport: Transport,
-        identity: Option<NodeId>,
-        role: Role,
-        rng: &mut Rng,
-    ) {
+    /// Begins a link, as `input` ([`Input::LinkUp`]) says. The dialler greets at once, as `role`;
+    /// the other end greets back.
+    pub(crate) fn up(&mut self, now: Instant, input: &Input<'_>, role: Role, rng: &mut Rng) {
+        let &Input::LinkUp { link: id, dialed, transport, identity } = input else {
+            return;
+        };
         let stats = self.stats;
         *self = Self { id, transport, dialed, identity, role, stats, ..Self::DOWN };
         self.phase = Phase::Greeting;

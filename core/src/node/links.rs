@@ -124,7 +124,7 @@ impl Node<'_> {
     }
 
     fn link_up(&mut self, id: LinkId, input: &Input<'_>) {
-        let &Input::LinkUp { link, dialed, transport, identity } = input else {
+        let &Input::LinkUp { dialed, .. } = input else {
             return;
         };
         let slot = &mut self.links[id.0 as usize];
@@ -139,10 +139,10 @@ impl Node<'_> {
                 role = Role::Leaf;
             }
             place.dialer.up(self.now);
-            place.link = Some(link);
+            place.link = Some(id);
             slot.dial = Some(dial.0);
         }
-        slot.link.up(self.now, link, dialed, transport, identity, role, &mut self.rng);
+        slot.link.up(self.now, input, role, &mut self.rng);
         if self.stopping || self.renumbering.is_some() {
             slot.link.abandon();
         }
@@ -385,6 +385,8 @@ impl Node<'_> {
             (Reading::Asked { token: asked, .. }, Answer::Denied) if asked == token => {
                 self.refuse(id, RefuseReason::Consumer, 0);
             }
+            // The store has no room for a queue that the peer would read.
+            (_, Answer::Denied) => self.refuse(id, RefuseReason::Full, 60_000),
             _ => slot.link.answer(self.now, token, answer),
         }
     }

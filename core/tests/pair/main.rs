@@ -112,7 +112,7 @@ fn nothing_is_released_before_the_other_store_has_it() {
 fn a_cut_before_the_acknowledgement_repeats_nothing() {
     let (mut leaf, mut hub) = pair();
     leaf.post(Instant::ZERO, "hub", 2, b"abc");
-    let sent = std::mem::take(leaf.outgoing.get_mut(&LEAF).unwrap());
+    let sent = core::mem::take(leaf.outgoing.get_mut(&LEAF).unwrap());
     hub.incoming.get_mut(&HUB).unwrap().extend(sent);
     hub.read(Instant::ZERO);
     let now = Instant::from_millis(1_000);

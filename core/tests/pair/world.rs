@@ -141,10 +141,7 @@ where
     /// Gives the bytes that have arrived to the machine.
     pub(crate) fn read(&mut self, now: Instant) {
         for link in self.incoming.keys().copied().collect::<Vec<_>>() {
-            loop {
-                let Some(bytes) = self.incoming.get_mut(&link).map(std::mem::take) else {
-                    break;
-                };
+            while let Some(bytes) = self.incoming.get_mut(&link).map(core::mem::take) {
                 let used = self.consume(now, link, &bytes);
                 let Some(kept) = self.incoming.get_mut(&link) else {
                     break;
@@ -204,7 +201,7 @@ where
     }
 
     pub(crate) fn complete(&mut self, now: Instant) {
-        for (link, stream, next, bytes) in std::mem::take(&mut self.held) {
+        for (link, stream, next, bytes) in core::mem::take(&mut self.held) {
             self.input(now, Input::Taken { link, stream, next, bytes });
         }
     }
