@@ -4,3 +4,4 @@
 pub mod decode;
 pub mod leaf;
 pub mod machine;
+pub mod node;
