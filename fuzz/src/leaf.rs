@@ -12,7 +12,8 @@ use crate::machine;
 pub fn run(data: &[u8]) {
     let Some((&choice, data)) = data.split_first() else { return };
     let name = Name::new("a").expect("a name");
-    let mut config = LeafConfig::new(LinkSettings::new(name, 1, Epoch(7)), u64::from(choice));
+    let mut config =
+        LeafConfig::new(LinkSettings::new(name, 1, Epoch(machine::EPOCH)), u64::from(choice));
     config.role = if choice & 1 != 0 { Role::Client } else { Role::Leaf };
     config.dials = choice & 2 == 0;
     if choice & 4 != 0 {

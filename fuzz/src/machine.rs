@@ -16,13 +16,16 @@ use replcore::log::crc32c;
 use replcore::stream::{Cursor, Epoch, NodeId, Position, QueueKey};
 use replcore::time::Instant;
 use replcore::wire::{
-    self, CONTROL_FRAME_BYTES_MAX, Control, FRAME_BYTES_MAX, Hello, Records, Role,
+    self, CONTROL_FRAME_BYTES_MAX, Control, FRAME_BYTES_MAX, Frame, Hello, Records, Role,
 };
 
 /// Outputs in one drain after which it counts as endless.
 const OUTPUTS_MAX: usize = 20_000;
 /// Bytes kept for a link that were offered and not taken; more are not read.
 const KEPT_BYTES_MAX: usize = 4096;
+
+/// The life of the machine's log at its start.
+pub const EPOCH: u32 = 7;
 
 /// The fuzzer's bytes, one decision after the other. Zeros once they are used up.
 struct Choices<'a> {
@@ -89,7 +92,10 @@ struct World<'a, M> {
     now: Instant,
     links: Vec<FakeLink>,
     pending: VecDeque<Pending>,
+    /// Own queues that were asked for, and how many entries they ever held.
     watched: Vec<(LinkId, StreamIndex, u64)>,
+    /// Where the machine expects incoming streams to go on, and the round.
+    expected: Vec<(LinkId, u8, Cursor, u8)>,
 }
 
 /// Runs one input over a machine with that many links. `command` gives the machine a command of
@@ -110,19 +116,22 @@ pub fn run<M: Machine>(
         links,
         pending: VecDeque::new(),
         watched: Vec::new(),
+        expected: Vec::new(),
     };
     world.drain();
     while !world.choices.rest.is_empty() {
-        match world.choices.byte() % 16 {
+        match world.choices.byte() % 20 {
             0 => world.link_up(),
             1 => world.link_down(),
-            2 | 3 => world.raw_bytes(),
-            4..=6 => world.frame(),
-            7 => world.hello(),
-            8 => world.credit(),
-            9 | 10 => world.pass_time(),
-            11..=13 => world.complete(),
-            14 => world.grow(),
+            2 => world.raw_bytes(),
+            3 | 4 => world.frame(),
+            5 => world.hello(),
+            6 => world.credit(),
+            7 | 8 => world.pass_time(),
+            9..=12 => world.complete(),
+            13 => world.grow(),
+            14..=16 => world.plausible(),
+            17 | 18 => world.records_that_fit(),
             _ => {
                 let choice = world.choices.byte();
                 command(&mut world.machine, world.now, choice);
@@ -179,6 +188,7 @@ impl<M: Machine<Event: PartialEq>> World<'_, M> {
             _ => true,
         });
         self.watched.retain(|watch| watch.0 != link);
+        self.expected.retain(|place| place.0 != link);
         self.handle(Input::LinkDown { link });
     }
 
@@ -231,6 +241,91 @@ impl<M: Machine<Event: PartialEq>> World<'_, M> {
         self.receive(link, &frame);
     }
 
+    /// A control frame that could come from an honest peer, or nearly.
+    fn plausible(&mut self) {
+        let kind = self.choices.byte() % 8;
+        let watched = match self.watched.len() {
+            0 => None,
+            some => Some(self.watched[usize::from(self.choices.byte()) % some]),
+        };
+        let (link, stream, end) = match watched {
+            Some((link, stream, end)) if kind >= 5 => (link, stream.0, end),
+            _ => (self.any_link(), self.choices.byte() % 9, 3),
+        };
+        let round = self.choices.byte() % 4;
+        let position = end.saturating_sub(self.choices.number());
+        let names = ["", "a", "b", "hub"];
+        let name = names[usize::from(self.choices.byte()) % names.len()];
+        let epoch = match self.choices.byte() {
+            0..=200 => EPOCH,
+            other => EPOCH - 1 + u32::from(other % 3),
+        };
+        let control = match kind {
+            0 => Control::Register(wire::Register {
+                lease_ms: self.choices.word().into(),
+                address: name,
+                queues: [names[usize::from(self.choices.byte()) % names.len()]],
+            }),
+            1 => Control::Lease(wire::Lease { lease_ms: self.choices.word().into() }),
+            2 => Control::Subscribe(wire::Subscribe {
+                consumer: name,
+                message_type: "",
+                from_start: round == 0,
+            }),
+            3 | 4 => {
+                Control::Open(wire::Open { queue: name, class: stream % 4, epoch, first: position })
+            }
+            5 => Control::Resume(wire::Resume {
+                epoch,
+                position,
+                offset: self.choices.number() as u32,
+                credit_bytes: self.choices.word().into(),
+                round,
+            }),
+            6 => Control::Ack(wire::Ack {
+                position,
+                level: if round == 0 { wire::Level::Written } else { wire::Level::Synced },
+                credit_bytes: u64::from(self.choices.word()) << 4,
+                round,
+            }),
+            _ => Control::Reject(wire::Reject { position }),
+        };
+        let mut buf = [0; CONTROL_FRAME_BYTES_MAX];
+        let length = wire::encode_control(stream, &control, &mut buf).expect("it fits");
+        self.receive(link, &buf[..length]);
+    }
+
+    /// Records or a skip that go on where the machine expects it, or nearly.
+    fn records_that_fit(&mut self) {
+        if self.expected.is_empty() {
+            return;
+        }
+        let at = usize::from(self.choices.byte()) % self.expected.len();
+        let (link, stream, first, round) = self.expected[at];
+        let choice = self.choices.byte();
+        if choice >= 240 {
+            let skip = wire::Skip {
+                first: first.position.0,
+                next: first.position.0.saturating_add(u64::from(choice % 4)),
+                reason: SkipReason::Dropped,
+            };
+            let mut buf = [0; CONTROL_FRAME_BYTES_MAX];
+            let length =
+                wire::encode_control(stream, &Control::Skip(skip), &mut buf).expect("fits");
+            self.expected[at].2 = Cursor::at(Position(skip.next));
+            return self.receive(link, &buf[..length]);
+        }
+        let completed = u32::from(choice % 4);
+        let tail_bytes = u32::from(choice / 4 % 3);
+        let records = Records { first, completed, tail_bytes, raw_bytes: 0, round };
+        let body = self.choices.bytes(48);
+        if choice < 230 {
+            self.expected[at].2 = records.next();
+        }
+        let head = wire::records_header(stream, &records, body.len() as u32);
+        self.receive(link, &[&head[..], &body].concat());
+    }
+
     /// A greeting that lets the link come to something.
     fn hello(&mut self) {
         let link = self.any_link();
@@ -245,7 +340,7 @@ impl<M: Machine<Event: PartialEq>> World<'_, M> {
             features: self.choices.byte().into(),
             name,
             instance: self.choices.number(),
-            epoch: self.choices.number() as u32,
+            epoch: EPOCH,
             frame_bytes_max: self.choices.number() as u32,
             keepalive_ms: 1 + u32::from(self.choices.word()),
             session: self.choices.byte().into(),
@@ -375,7 +470,7 @@ impl<M: Machine<Event: PartialEq>> World<'_, M> {
                 self.watched.retain(|watch| (watch.0, watch.1) != (link, stream));
                 self.watched.push((link, stream, next));
                 Answer::Outbound {
-                    epoch: Epoch(7),
+                    epoch: Epoch(EPOCH),
                     released: Position(released),
                     next: Position(next),
                 }
@@ -443,7 +538,14 @@ impl<M: Machine<Event: PartialEq>> World<'_, M> {
                 assert!(len as u64 <= fake.credit_bytes, "a frame beyond the credit");
                 fake.credit_bytes -= len as u64;
                 let frame = wire::decode(&buf[..len], FRAME_BYTES_MAX).expect("a sound frame");
-                assert_eq!(frame.expect("a whole frame").1, len);
+                let (frame, whole) = frame.expect("a whole frame");
+                assert_eq!(whole, len);
+                if let Frame::Control { stream, control: Control::Resume(resume) } = frame {
+                    let position = Position(resume.position);
+                    let cursor = Cursor { position, offset: resume.offset };
+                    self.expected.retain(|place| (place.0, place.1) != (link, stream));
+                    self.expected.push((link, stream, cursor, resume.round));
+                }
             }
             Output::SendRecords {
                 link,

@@ -15,7 +15,8 @@ const LEAVES: u32 = 3;
 pub fn run(data: &[u8]) {
     let Some((&choice, data)) = data.split_first() else { return };
     let name = |text| Name::new(text).expect("a name");
-    let mut config = NodeConfig::new(LinkSettings::new(name("a"), 1, Epoch(7)), u64::from(choice));
+    let mut config =
+        NodeConfig::new(LinkSettings::new(name("a"), 1, Epoch(machine::EPOCH)), u64::from(choice));
     config.hub = choice & 1 == 0;
     config.lease.admission.per_second = u32::from(choice & 2);
     let upstream = DialTarget::Upstream { queue: name("hub"), dials: choice & 4 == 0 };
