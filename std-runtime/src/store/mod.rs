@@ -4,11 +4,34 @@
 //! durable together, with the next [`Store::commit`]; only after it may anything be acknowledged.
 
 use replcore::contract::{Failure, Key, LinkId, SkipReason, StreamIndex};
-use replcore::log::record::{MessageError, Record};
+use replcore::log::record::{EntryError, MessageError, Record};
 use replcore::stream::{
     CLASSES, Cursor, Epoch, Name, NodeId, Position, QueueId, QueueKey, RecordId, StreamKey,
 };
 use replcore::wire::Records;
+
+mod blocks;
+mod checkpoint;
+mod disk;
+mod embedded;
+mod facade;
+mod identity;
+mod intake;
+mod keyed;
+mod log;
+mod note;
+mod operate;
+mod outlet;
+mod plan;
+mod queues;
+mod reclaim;
+mod recovery;
+mod renumber;
+mod runs;
+mod segment;
+
+pub use disk::{Disk, FileDisk, FileId};
+pub use embedded::{Config, SegmentStore};
 
 /// Who a store belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +112,12 @@ pub enum PostError {
     QueueFull(Name),
     /// The table of queues is full; the limit is given.
     QueuesFull(u32),
+    /// Another queue has this name, or another name the same id.
+    NameTaken(Name),
+    /// The bytes are not a sound record.
+    Record(EntryError),
+    /// The record names another node as its origin.
+    OriginName,
     /// The disk is full, or the log is at its configured bound and nothing in it may go.
     DiskFull,
     /// The disk does not work.

@@ -1,0 +1,590 @@
+//! The log: batches under way, batches just committed, and the segments behind them.
+
+use std::collections::VecDeque;
+use std::io;
+
+use replcore::contract::Failure;
+use replcore::log::batch::{self, HEADER_BYTES as BATCH_HEADER_BYTES};
+use replcore::log::record::{ENTRY_HEADER_BYTES, KIND_RECORD};
+
+use super::Identity;
+use super::disk::{Disk, FileId};
+use super::segment::{self, Found, Index, Mark, Scan, Segment, length_at};
+
+/// Every so many records of a batch their place is noted.
+const MARK_RECORDS: u32 = 64;
+/// Bytes of one read of records.
+const READ_BYTES: usize = 128 << 10;
+/// Indexes of segments kept in memory, that of the newest included.
+const INDEXES_MAX: usize = 16;
+/// Files of segments kept open.
+const OPEN_MAX: usize = 64;
+/// Most records of one batch.
+pub(super) const BATCH_RECORDS_MAX: u32 = u16::MAX as u32;
+
+/// A batch: under way, written, or just committed.
+#[derive(Default)]
+struct Buffer {
+    bytes: Vec<u8>,
+    segment: u64,
+    offset: u64,
+    first_ordinal: u64,
+    records: u32,
+    /// Where the records end and the notes begin.
+    records_end: usize,
+    /// Where every [`MARK_RECORDS`]th record starts.
+    marks: Vec<u32>,
+}
+
+/// Why a record cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReadError {
+    /// It is not held; the next that may be has this ordinal.
+    Lost(u64),
+    /// The disk does not work.
+    Io,
+}
+
+/// Sizes of a log.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LogConfig {
+    pub segment_bytes: u64,
+    pub log_bytes_max: u64,
+    pub recent_bytes_max: usize,
+    pub sync: bool,
+}
+
+/// The log.
+pub(super) struct Log<D> {
+    pub disk: D,
+    pub identity: Identity,
+    config: LogConfig,
+    pub segments: VecDeque<Segment>,
+    spare: Option<Segment>,
+    /// Files that may become segments: name and length.
+    pool: Vec<(String, u64)>,
+    next_number: u64,
+    open: Buffer,
+    closed: Vec<Buffer>,
+    recent: VecDeque<Buffer>,
+    recent_bytes: usize,
+    idle: Vec<Vec<u8>>,
+    pub next_ordinal: u64,
+    /// Records before this one are committed.
+    pub durable_ordinal: u64,
+    window: Vec<u8>,
+    reads: u64,
+    pub written_bytes: u64,
+    pub sync_us: u64,
+}
+
+/// A failure to make space, as the caller is told.
+pub(super) fn failure_of(error: &io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            Failure::Full
+        }
+        _ => Failure::Io,
+    }
+}
+
+impl<D: Disk> Log<D> {
+    /// A log with these segments, the last of which goes on.
+    pub(super) fn new(
+        disk: D,
+        identity: Identity,
+        config: LogConfig,
+        segments: VecDeque<Segment>,
+        pool: Vec<(String, u64)>,
+        next_number: u64,
+    ) -> Self {
+        let next_ordinal = segments.back().map_or(0, |last| last.next_ordinal);
+        Self {
+            disk,
+            identity,
+            config,
+            segments,
+            spare: None,
+            pool,
+            next_number,
+            open: Buffer::default(),
+            closed: Vec::new(),
+            recent: VecDeque::new(),
+            recent_bytes: 0,
+            idle: Vec::new(),
+            next_ordinal,
+            durable_ordinal: next_ordinal,
+            window: Vec::new(),
+            reads: 0,
+            written_bytes: 0,
+            sync_us: 0,
+        }
+    }
+
+    /// Whether a batch with `bytes` more entries and `records` more records fits where the open
+    /// batch would go.
+    pub(super) fn fits(&self, bytes: usize, records: u32) -> bool {
+        let Some(current) = self.segments.back() else { return false };
+        let have = self.open.bytes.len().max(BATCH_HEADER_BYTES);
+        current.end + (have + bytes) as u64 <= current.capacity
+            && self.open.records + records <= BATCH_RECORDS_MAX
+    }
+
+    /// Whether only the count of records keeps a batch from going on.
+    pub(super) fn fits_bytes(&self, bytes: usize) -> bool {
+        self.fits(bytes, 0)
+    }
+
+    /// Bytes on disk, with what waits to be used.
+    pub(super) fn bytes(&self) -> u64 {
+        let segments = self.segments.iter().chain(&self.spare);
+        segments.map(|segment| segment.capacity).sum::<u64>()
+            + self.pool.iter().map(|file| file.1).sum::<u64>()
+    }
+
+    /// Bytes of segments that hold something.
+    pub(super) fn held_bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.capacity).sum()
+    }
+
+    /// Makes sure that there is a segment to go on in with room for a batch of `bytes`.
+    pub(super) fn prepare(&mut self, bytes: usize) -> Result<(), Failure> {
+        let needed = (segment::HEADER_BYTES + BATCH_HEADER_BYTES + bytes) as u64;
+        if self.spare.as_ref().is_some_and(|spare| spare.capacity >= needed) {
+            return Ok(());
+        }
+        let capacity = self.config.segment_bytes.max(needed.next_multiple_of(4096));
+        let pooled = self.pool.iter().position(|file| file.1 == capacity);
+        if pooled.is_none() && self.bytes() + capacity > self.config.log_bytes_max {
+            self.drop_pool();
+            if self.bytes() + capacity > self.config.log_bytes_max {
+                return Err(Failure::Full);
+            }
+        }
+        self.make_spare(capacity, pooled).map_err(|error| failure_of(&error))
+    }
+
+    /// Gives files back that wait to be used: their size may be the wrong one.
+    fn drop_pool(&mut self) {
+        for (name, _) in std::mem::take(&mut self.pool) {
+            let _ = self.disk.remove(&name);
+        }
+    }
+
+    fn make_spare(&mut self, capacity: u64, pooled: Option<usize>) -> io::Result<()> {
+        if let Some(small) = self.spare.take() {
+            self.retire(small);
+        }
+        let number = self.next_number;
+        let (name, file) = match pooled {
+            Some(at) => {
+                let name = self.pool[at].0.clone();
+                let file = self.disk.open(&name)?;
+                self.pool.swap_remove(at);
+                (name, file)
+            }
+            None => {
+                let name = segment::free_name(number);
+                let file = self.disk.create(&name, capacity)?;
+                (name, file)
+            }
+        };
+        let made = self.start_segment(number, &name, file);
+        if let Err(error) = made {
+            self.disk.close(file);
+            let _ = self.disk.remove(&name);
+            return Err(error);
+        }
+        self.next_number += 1;
+        self.spare = Some(Segment::new(number, file, capacity));
+        Ok(())
+    }
+
+    fn start_segment(&mut self, number: u64, name: &str, file: FileId) -> io::Result<()> {
+        self.disk.write_at(file, 0, &segment::header(number, &self.identity))?;
+        self.disk.sync_data(file)?;
+        self.disk.rename(name, &segment::file_name(number))?;
+        self.disk.sync_names()
+    }
+
+    /// Goes on in the segment that was prepared; the open batch will be the first in it.
+    pub(super) fn roll(&mut self) {
+        let Some(mut next) = self.spare.take() else { return };
+        next.first_ordinal = self.next_ordinal - u64::from(self.open.records);
+        next.next_ordinal = next.first_ordinal;
+        next.index = Some(Index::default());
+        self.segments.push_back(next);
+        let capacity = self.config.segment_bytes;
+        if self.pool.is_empty() && self.bytes() + capacity <= self.config.log_bytes_max {
+            let name = segment::free_name(self.next_number);
+            self.disk.create_ahead(&name, capacity);
+        }
+    }
+
+    /// Prepares the next segment while there is time. That it fails is told when it is needed.
+    pub(super) fn prepare_ahead(&mut self) {
+        let half_full =
+            self.segments.back().is_none_or(|current| current.end > current.capacity / 2);
+        if self.spare.is_none() && half_full {
+            let _ = self.prepare(0);
+        }
+    }
+
+    /// A segment is not needed any more: its file may become another.
+    pub(super) fn retire(&mut self, segment: Segment) {
+        let name = segment::file_name(segment.number);
+        if let Some(file) = segment.file {
+            self.disk.close(file);
+        }
+        let free = segment::free_name(segment.number);
+        let keep = segment.capacity == self.config.segment_bytes && self.pool.len() < 4;
+        if keep && self.disk.rename(&name, &free).is_ok() {
+            self.pool.push((free, segment.capacity));
+        } else {
+            let _ = self.disk.remove(&name);
+        }
+    }
+
+    /// Adds records to the open batch; `starts` are their places in `bytes`. The caller has seen
+    /// to it that they fit.
+    pub(super) fn push(&mut self, bytes: &[u8], starts: &[u32]) {
+        self.begin();
+        let at = self.open.bytes.len();
+        let base = starts.first().copied().unwrap_or(0);
+        let first = (MARK_RECORDS - self.open.records % MARK_RECORDS) % MARK_RECORDS;
+        for start in starts.iter().skip(first as usize).step_by(MARK_RECORDS as usize) {
+            self.open.marks.push(at as u32 + start - base);
+        }
+        self.open.bytes.extend_from_slice(bytes);
+        self.open.records += starts.len() as u32;
+        self.next_ordinal += starts.len() as u64;
+    }
+
+    /// The last `bytes` bytes that were pushed.
+    pub(super) fn last_pushed(&mut self, bytes: usize) -> &mut [u8] {
+        let at = self.open.bytes.len() - bytes;
+        &mut self.open.bytes[at..]
+    }
+
+    /// Bytes of the open batch.
+    pub(super) fn open_bytes(&self) -> usize {
+        self.open.bytes.len()
+    }
+
+    fn begin(&mut self) {
+        if self.open.bytes.is_empty() {
+            if let Some(idle) = self.idle.pop() {
+                self.open.bytes = idle;
+            }
+            self.open.bytes.clear();
+            self.open.bytes.resize(BATCH_HEADER_BYTES, 0);
+            self.open.first_ordinal = self.next_ordinal;
+        }
+    }
+
+    /// Whether the open batch has records.
+    pub(super) fn open_records(&self) -> u32 {
+        self.open.records
+    }
+
+    /// The number of the segment that is written to.
+    pub(super) fn current_number(&self) -> u64 {
+        self.segments.back().map_or(0, |current| current.number)
+    }
+
+    /// Whether batches wait to be written.
+    pub(super) fn has_closed(&self) -> bool {
+        !self.closed.is_empty()
+    }
+
+    /// Ends the open batch with `notes`, which fit.
+    pub(super) fn close_batch(&mut self, notes: &[u8]) {
+        self.begin();
+        let mut batch = std::mem::take(&mut self.open);
+        batch.records_end = batch.bytes.len();
+        batch.bytes.extend_from_slice(notes);
+        let Some(current) = self.segments.back_mut() else { return };
+        let entries = &batch.bytes[BATCH_HEADER_BYTES..];
+        let header = batch::Header {
+            bytes: entries.len() as u32,
+            segment: current.number,
+            first_ordinal: batch.first_ordinal,
+            entries_crc: crc32c::crc32c(entries),
+            records: batch.records as u16,
+        };
+        header.encode(&mut batch.bytes, crc32c::crc32c);
+        batch.segment = current.number;
+        batch.offset = current.end;
+        assert!(current.end + batch.bytes.len() as u64 <= current.capacity, "a batch fits");
+        current.end += batch.bytes.len() as u64;
+        self.closed.push(batch);
+    }
+
+    /// Writes and syncs the batches that were closed.
+    pub(super) fn commit(&mut self, wall_ms: u64) -> io::Result<()> {
+        let mut at = 0;
+        while at < self.closed.len() {
+            let number = self.closed[at].segment;
+            let first = self.segments.partition_point(|segment| segment.number < number);
+            let file = self.segments[first].open(&mut self.disk)?;
+            while let Some(batch) = self.closed.get(at).filter(|batch| batch.segment == number) {
+                self.disk.write_at(file, batch.offset, &batch.bytes)?;
+                self.written_bytes += batch.bytes.len() as u64;
+                at += 1;
+            }
+            if self.config.sync {
+                let started = std::time::Instant::now();
+                self.disk.sync_data(file)?;
+                self.sync_us += started.elapsed().as_micros() as u64;
+            }
+            self.segments[first].at_ms = wall_ms;
+        }
+        for batch in std::mem::take(&mut self.closed) {
+            self.keep_recent(batch);
+        }
+        self.durable_ordinal = self.next_ordinal;
+        Ok(())
+    }
+
+    /// Syncs every open segment, for a log whose commits are not synced.
+    pub(super) fn sync_all(&mut self) -> io::Result<()> {
+        for segment in &mut self.segments {
+            if let Some(file) = segment.file {
+                self.disk.sync_data(file)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn keep_recent(&mut self, batch: Buffer) {
+        let position = self.segments.partition_point(|segment| segment.number < batch.segment);
+        let target = &mut self.segments[position];
+        target.next_ordinal = batch.first_ordinal + u64::from(batch.records);
+        if let Some(index) = &mut target.index {
+            let batch_end = (batch.offset + batch.bytes.len() as u64) as u32;
+            for (at, mark) in batch.marks.iter().enumerate() {
+                let ordinal = batch.first_ordinal + at as u64 * u64::from(MARK_RECORDS);
+                let offset = batch.offset as u32 + mark;
+                index.add(Mark { ordinal, offset, batch_end });
+            }
+        }
+        if batch.records > 0 {
+            self.recent_bytes += batch.bytes.len();
+            self.recent.push_back(batch);
+        } else {
+            self.reuse(batch.bytes);
+        }
+        while self.recent_bytes > self.config.recent_bytes_max {
+            let Some(old) = self.recent.pop_front() else { break };
+            self.recent_bytes -= old.bytes.len();
+            self.reuse(old.bytes);
+        }
+    }
+
+    /// Keeps a buffer for the next batch, unless it is too big to be kept for nothing.
+    fn reuse(&mut self, bytes: Vec<u8>) {
+        if self.idle.len() < 2 && bytes.capacity() <= self.config.recent_bytes_max / 2 {
+            self.idle.push(bytes);
+        }
+    }
+
+    /// The segment that holds `ordinal`.
+    pub(super) fn segment_of(&self, ordinal: u64) -> Option<usize> {
+        let after = self.segments.partition_point(|segment| segment.first_ordinal <= ordinal);
+        // Several segments may start with one ordinal, when the earlier ones hold only notes.
+        let at = after.checked_sub(1)?;
+        Some(at)
+    }
+
+    /// Adds to (`more`) or takes from the references of the segments that hold these ordinals.
+    pub(super) fn refer(&mut self, first: u64, count: u64, more: bool) {
+        let next = first + count;
+        let Some(mut at) = self.segment_of(first) else { return };
+        let mut low = first;
+        while low < next {
+            let end = self.segments.get(at + 1).map_or(u64::MAX, |after| after.first_ordinal);
+            let part = end.min(next).saturating_sub(low);
+            let references = &mut self.segments[at].references;
+            *references = if more { *references + part } else { references.saturating_sub(part) };
+            low += part;
+            at += 1;
+        }
+    }
+
+    /// The bytes of committed records from `ordinal` on: whole records one after the other, and
+    /// whether their checksums were checked since they were read.
+    pub(super) fn view(&mut self, ordinal: u64) -> Result<(&[u8], bool), ReadError> {
+        if ordinal >= self.durable_ordinal {
+            return Err(ReadError::Lost(ordinal));
+        }
+        let after = self.recent.partition_point(|batch| batch.first_ordinal <= ordinal);
+        if let Some(at) = after.checked_sub(1)
+            && ordinal < self.recent[at].first_ordinal + u64::from(self.recent[at].records)
+        {
+            let batch = &self.recent[at];
+            let within = (ordinal - batch.first_ordinal) as u32;
+            let mut offset = batch.marks[(within / MARK_RECORDS) as usize] as usize;
+            for _ in 0..within % MARK_RECORDS {
+                offset += length_at(&batch.bytes, offset);
+            }
+            return Ok((&batch.bytes[offset..batch.records_end], true));
+        }
+        self.view_disk(ordinal)
+    }
+
+    fn view_disk(&mut self, ordinal: u64) -> Result<(&[u8], bool), ReadError> {
+        let at = self.segment_of(ordinal).ok_or(ReadError::Lost(
+            self.segments.front().map_or(self.next_ordinal, |first| first.first_ordinal),
+        ))?;
+        let next_segment =
+            self.segments.get(at + 1).map_or(self.next_ordinal, |after| after.first_ordinal);
+        if ordinal >= self.segments[at].next_ordinal {
+            return Err(ReadError::Lost(next_segment));
+        }
+        self.index(at).map_err(|_| ReadError::Io)?;
+        self.reads += 1;
+        self.segments[at].used_at = self.reads;
+        let file = self.segments[at].open(&mut self.disk).map_err(|_| ReadError::Io)?;
+        let (number, limit) = (self.segments[at].number, self.segments[at].end);
+        let Some(index) = &self.segments[at].index else { return Err(ReadError::Io) };
+        let lost = ReadError::Lost(index.after(ordinal).map_or(next_segment, |mark| mark.ordinal));
+        let mark = index.before(ordinal).ok_or(lost)?;
+        let found = self.walk(file, number, limit, mark, ordinal).map_err(|_| ReadError::Io)?;
+        let (start, end) = found.ok_or(lost)?;
+        Ok((&self.window[start..end], false))
+    }
+
+    /// Reads from `mark` on and walks to `ordinal`; answers where in the window it starts and
+    /// where the whole records behind it end.
+    fn walk(
+        &mut self,
+        file: FileId,
+        number: u64,
+        limit: u64,
+        mark: Mark,
+        ordinal: u64,
+    ) -> io::Result<Option<(usize, usize)>> {
+        let (mut offset, mut batch_end) = (u64::from(mark.offset), u64::from(mark.batch_end));
+        let mut now = mark.ordinal;
+        let mut base = offset;
+        self.fill_window(file, base, READ_BYTES, limit)?;
+        loop {
+            let at = (offset - base) as usize;
+            let in_header = offset >= batch_end;
+            let head = if in_header { BATCH_HEADER_BYTES } else { ENTRY_HEADER_BYTES };
+            let mut needed = head;
+            if self.window.len() >= at + head {
+                if in_header {
+                    let bytes = &self.window[at..];
+                    let Ok(header) = batch::Header::decode(bytes, number, crc32c::crc32c) else {
+                        return Ok(None);
+                    };
+                    offset += BATCH_HEADER_BYTES as u64;
+                    batch_end = offset + u64::from(header.bytes);
+                    now = header.first_ordinal;
+                    continue;
+                }
+                needed = length_at(&self.window, at);
+                if needed < ENTRY_HEADER_BYTES || offset + needed as u64 > batch_end {
+                    return Ok(None);
+                }
+                let record = self.window[at + 8] == KIND_RECORD;
+                if !record || now != ordinal {
+                    now += u64::from(record);
+                    offset += needed as u64;
+                    if now > ordinal {
+                        return Ok(None);
+                    }
+                    if self.window.len() as u64 > offset - base || offset >= limit {
+                        if offset >= limit {
+                            return Ok(None);
+                        }
+                        continue;
+                    }
+                } else if self.window.len() >= at + needed {
+                    let end = self.window.len().min((batch_end - base) as usize);
+                    return Ok(Some((at, end)));
+                }
+            }
+            if offset + needed.min(head) as u64 > limit {
+                return Ok(None);
+            }
+            base = offset;
+            let wanted = needed.max(READ_BYTES);
+            self.fill_window(file, base, wanted, limit)?;
+            if self.window.len() < needed.min((limit - base) as usize) {
+                return Ok(None);
+            }
+            if self.window.len() < head {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn fill_window(&mut self, file: FileId, at: u64, bytes: usize, limit: u64) -> io::Result<()> {
+        let size = bytes.min(limit.saturating_sub(at) as usize);
+        self.window.resize(size, 0);
+        if size <= READ_BYTES {
+            self.window.shrink_to(READ_BYTES);
+        }
+        let read = self.disk.read_at(file, at, &mut self.window)?;
+        self.window.truncate(read);
+        Ok(())
+    }
+
+    /// Makes sure that the index of a segment is in memory.
+    fn index(&mut self, at: usize) -> io::Result<()> {
+        if self.segments[at].index.is_some() {
+            return Ok(());
+        }
+        self.shed();
+        let file = self.segments[at].open(&mut self.disk)?;
+        let (number, end) = (self.segments[at].number, self.segments[at].end);
+        let mut scan = Scan::new(number, file, segment::HEADER_BYTES as u64, end);
+        let mut index = Index::default();
+        loop {
+            match scan.next(&mut self.disk)? {
+                Found::Batch(offset, header, entries) | Found::Torn(offset, header, entries) => {
+                    segment::index_batch(&mut index, offset, &header, &entries);
+                }
+                Found::End(offset) => {
+                    if offset >= end || !scan.resync(&mut self.disk, offset + 1)? {
+                        break;
+                    }
+                }
+                Found::Format(_) => break,
+            }
+        }
+        self.segments[at].index = Some(index);
+        Ok(())
+    }
+
+    /// Forgets indexes and closes files that were not used for longest.
+    fn shed(&mut self) {
+        let last = self.segments.len().saturating_sub(1);
+        for (index, most) in [(true, INDEXES_MAX), (false, OPEN_MAX)] {
+            let has = |segment: &Segment| {
+                if index { segment.index.is_some() } else { segment.file.is_some() }
+            };
+            while self.segments.iter().filter(|segment| has(segment)).count() >= most {
+                let oldest = (0..last)
+                    .filter(|at| has(&self.segments[*at]))
+                    .min_by_key(|at| self.segments[*at].used_at);
+                let Some(at) = oldest else { break };
+                if index {
+                    self.segments[at].index = None;
+                } else if let Some(file) = self.segments[at].file.take() {
+                    self.disk.close(file);
+                }
+            }
+        }
+    }
+
+    /// Bytes of memory that buffers and indexes take.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let indexes: usize =
+            self.segments.iter().flat_map(|segment| &segment.index).map(Index::memory_bytes).sum();
+        let buffers: usize = self.recent.iter().map(|batch| batch.bytes.capacity()).sum();
+        indexes + buffers + self.open.bytes.capacity() + self.window.capacity()
+    }
+}

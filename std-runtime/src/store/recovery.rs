@@ -1,0 +1,720 @@
+//! Opening a store: the newest checkpoint, and the log behind it.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use replcore::contract::{Failure, SkipReason};
+use replcore::log::batch::Header;
+use replcore::log::record::{ENTRY_HEADER_BYTES, Entries, KIND_RECORD, Record};
+use replcore::rng::Rng;
+use replcore::stream::{CLASSES, Epoch, Name, NodeId, QueueId, QueueKey};
+use replcore::time::{HybridClock, Stamp};
+
+use super::blocks::Blocks;
+use super::checkpoint::Checkpoint;
+use super::disk::Disk;
+use super::embedded::{Config, Origin, SegmentStore, Stream};
+use super::identity::{self, IdentityFile};
+use super::keyed::{Keyed, KeyedLimits, KnownPost};
+use super::log::{Log, LogConfig};
+use super::note::{KIND_NOTE, Note};
+use super::plan::Plan;
+use super::queues::{NoteAt, Queues};
+use super::runs::Run;
+use super::segment::{self, Found, HEADER_BYTES, Scan, Segment, length_at};
+use super::{Arrival, Counters, Identity};
+
+impl<D: Disk> SegmentStore<D> {
+    /// Opens the store of node `name` on `disk`, making it when the folder is empty.
+    ///
+    /// # Errors
+    /// One line that names what is wrong and what to do; nothing has changed.
+    pub fn open(mut disk: D, name: &Name, mut config: Config) -> Result<Self, String> {
+        config.segment_bytes =
+            config.segment_bytes.clamp(64 << 10, 1 << 30).min((config.log_bytes_max / 8).max(4096));
+        let mut rng = Rng::new(config.random);
+        let found = identity::read(&mut disk, name)?;
+        let fresh = found.is_none();
+        let file = match found {
+            Some(file) => file,
+            None => {
+                let instance = rng.next_u64();
+                let epoch = Epoch::first(rng.next_u64());
+                IdentityFile {
+                    identity: Identity { name: *name, instance, epoch },
+                    unsynced: !config.sync,
+                }
+            }
+        };
+        if fresh {
+            identity::write(&mut disk, &file)
+                .map_err(|error| format!("data folder: file `identity`: {error}"))?;
+        }
+        let opened = Self::open_as(disk, config, &file.identity);
+        let mut store = opened.map_err(|error| format!("data folder: {error}"))?;
+        if !fresh && (file.unsynced || store.lost_tail) {
+            // What was lost at the tail may be known elsewhere: its numbers are not used again.
+            let epoch = store.log.identity.epoch.after(Epoch(0), rng.next_u64());
+            store.renumber_all(epoch).map_err(|_| "data folder: it cannot be written")?;
+            store.write_identity(!config.sync)?;
+        } else if !config.sync {
+            store.write_identity(true)?;
+        }
+        Ok(store)
+    }
+
+    pub(super) fn write_identity(&mut self, unsynced: bool) -> Result<(), String> {
+        let file = IdentityFile { identity: self.log.identity, unsynced };
+        identity::write(&mut self.log.disk, &file)
+            .map_err(|error| format!("data folder: file `identity`: {error}"))
+    }
+
+    fn open_as(mut disk: D, config: Config, identity: &Identity) -> std::io::Result<Self> {
+        let (mut checkpoints, mut reports) = Checkpoint::read_all(&mut disk, identity.instance)?;
+        let slots_of = |checkpoint: &Checkpoint| -> Vec<u32> {
+            checkpoint
+                .queues
+                .iter()
+                .flat_map(|queue| &queue.lanes)
+                .flat_map(|lane| lane.runs.blocks())
+                .map(|block| block.slot)
+                .collect()
+        };
+        let used = checkpoints.first().map(slots_of).unwrap_or_default();
+        let before = checkpoints.get(1).map(slots_of).unwrap_or_default();
+        let older = checkpoints.get(1).map(|checkpoint| checkpoint.segment);
+        let checkpoint =
+            if checkpoints.is_empty() { Checkpoint::default() } else { checkpoints.swap_remove(0) };
+        drop(checkpoints);
+        let blocks = Blocks::open(&mut disk, &used, &before)?;
+        let limits = KeyedLimits {
+            posts_max: config.idempotency_keys_max,
+            post_ms_max: config.idempotency_ms_max,
+            latest_max: config.current_keys_max,
+        };
+        let path = disk.index_path();
+        let origin = identity.name.node_id();
+        let (keyed, keyed_through) =
+            Keyed::open(path.as_deref(), identity.instance, origin, limits)
+                .map_err(std::io::Error::other)?;
+        let files = find_segments(&mut disk, identity, &checkpoint, &mut reports)?;
+        let log_config = LogConfig {
+            segment_bytes: config.segment_bytes,
+            log_bytes_max: config.log_bytes_max,
+            recent_bytes_max: config.recent_bytes_max,
+            sync: config.sync,
+        };
+        let mut log =
+            Log::new(disk, *identity, log_config, files.segments, files.pool, files.next_number);
+        log.next_ordinal = checkpoint.next_ordinal;
+        let quarantined = reports.len() as u64;
+        let lost_tail = files.lost_tail || (checkpoint.sequence == 0 && quarantined > 0);
+        let mut store = Self {
+            config,
+            log,
+            blocks,
+            keyed,
+            clock: HybridClock::new(),
+            wall_ms: 0,
+            own_seqs: [1; CLASSES],
+            queues: Queues::new(config.queue_limits),
+            streams: HashMap::new(),
+            staged: HashMap::new(),
+            staged_bytes: 0,
+            origins: HashMap::new(),
+            states: BTreeMap::new(),
+            settings: BTreeMap::new(),
+            consumers: Vec::new(),
+            copies: Vec::new(),
+            pending: Vec::new(),
+            pending_extra: 0,
+            batch: 1,
+            dirty_streams: Vec::new(),
+            touched: Vec::new(),
+            grown: VecDeque::new(),
+            watched: HashMap::new(),
+            plan: Plan::default(),
+            counters: Counters { segments_quarantined: quarantined, ..Counters::default() },
+            uses: 0,
+            checkpoint_sequence: checkpoint.sequence,
+            replay_from: [older.unwrap_or(0), checkpoint.segment],
+            bytes_at_checkpoint: 0,
+            reports,
+            last_refusing: None,
+            lost_tail,
+            failed: false,
+        };
+        let (from, at) = (checkpoint.segment, checkpoint.offset);
+        let rebuild = keyed_through < checkpoint.sequence;
+        let fresh = checkpoint.sequence == 0;
+        store.restore_checkpoint(checkpoint);
+        if rebuild {
+            store.rebuild_keyed(from, at)?;
+        }
+        let replayed = store.replay(from, at)?;
+        store.finish_open(fresh || replayed)?;
+        Ok(store)
+    }
+
+    fn restore_checkpoint(&mut self, checkpoint: Checkpoint) {
+        if checkpoint.sequence == 0 {
+            return;
+        }
+        self.log.identity.epoch = Epoch(checkpoint.epoch);
+        self.clock.observe(u64::MAX, Stamp(checkpoint.clock));
+        self.own_seqs = checkpoint.own_seqs;
+        self.queues.restore(checkpoint.queues);
+        for image in checkpoint.streams {
+            let name =
+                (NodeId(image.owner), QueueKey { queue: QueueId(image.queue), class: image.class });
+            self.set_stream(name, Epoch(image.epoch), image.position);
+        }
+        for image in checkpoint.origins {
+            let mut origin = Origin { ranges: replcore::stream::Ranges::new(), used_at: 0 };
+            for (low, high) in image.ranges {
+                origin.ranges.insert_restored(low, high);
+            }
+            self.origins.insert((NodeId(image.origin), Epoch(image.epoch), image.class), origin);
+        }
+        self.states =
+            checkpoint.states.into_iter().map(|(tag, id, state)| ((tag, id), state)).collect();
+        self.settings = checkpoint.settings.into_iter().collect();
+        for consumer in checkpoint.consumers {
+            self.add_consumer(consumer);
+        }
+        self.copies = checkpoint.copies;
+    }
+
+    fn set_stream(&mut self, name: (NodeId, QueueKey), epoch: Epoch, position: u64) {
+        let used_at = self.used();
+        let note = NoteAt::default();
+        let stream = Stream { epoch, position, durable: position, note, used_at };
+        self.make_room_for_stream(&name);
+        self.streams.insert(name, stream);
+    }
+
+    /// Makes the tables found by key again from all that the log holds before the checkpoint.
+    fn rebuild_keyed(&mut self, from: u64, at: u64) -> std::io::Result<()> {
+        for index in 0..self.log.segments.len() {
+            let segment = &mut self.log.segments[index];
+            if segment.number > from {
+                break;
+            }
+            let number = segment.number;
+            let end = if number == from { at } else { segment.end };
+            let file = segment.open(&mut self.log.disk)?;
+            let mut scan = Scan::new(number, file, HEADER_BYTES as u64, end);
+            loop {
+                match scan.next(&mut self.log.disk)? {
+                    Found::Batch(_, header, entries) => {
+                        let mut ordinal = header.first_ordinal;
+                        for (kind, entry) in Entries::new(&entries) {
+                            if kind == KIND_RECORD {
+                                self.replay_keyed(entry, ordinal);
+                                ordinal += 1;
+                            }
+                        }
+                    }
+                    Found::Torn(..) => {}
+                    Found::End(offset) => {
+                        if offset >= end || !scan.resync(&mut self.log.disk, offset + 1)? {
+                            break;
+                        }
+                    }
+                    Found::Format(_) => break,
+                }
+            }
+            if self.keyed.is_full() {
+                self.keyed.flush(0, None).map_err(std::io::Error::other)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn replay_keyed(&mut self, entry: &[u8], ordinal: u64) {
+        let Ok(record) = Record::parse(entry) else { return };
+        let id = record.id();
+        let key = record.idempotency_key();
+        if !key.is_empty() && id.origin == self.log.identity.name.node_id() {
+            let at_ms = record.time().wall_ms();
+            self.keyed.add_post(key, KnownPost { id, at_ms });
+        }
+        if !record.key().is_empty() {
+            let origin = id.origin;
+            self.index_current(entry, ordinal, Arrival::Upstream(origin));
+        }
+    }
+
+    /// Replays the log from a place on. Whether there was anything.
+    fn replay(&mut self, from: u64, at: u64) -> std::io::Result<bool> {
+        let mut replayed = false;
+        self.drop_empty_segments(from)?;
+        let mut index = self.log.segments.partition_point(|segment| segment.number < from);
+        while index < self.log.segments.len() {
+            let number = self.log.segments[index].number;
+            let start = if number == from { at } else { HEADER_BYTES as u64 };
+            let last = index + 1 == self.log.segments.len();
+            replayed |= self.replay_segment(index, start, last)?;
+            index += 1;
+        }
+        Ok(replayed)
+    }
+
+    /// Removes segments at the end that were prepared and not used.
+    fn drop_empty_segments(&mut self, from: u64) -> std::io::Result<()> {
+        while let Some(last) = self.log.segments.back_mut().filter(|last| last.number > from) {
+            let (number, capacity) = (last.number, last.capacity);
+            let file = last.open(&mut self.log.disk)?;
+            let mut scan = Scan::new(number, file, HEADER_BYTES as u64, capacity);
+            let empty = matches!(scan.next(&mut self.log.disk)?, Found::End(_))
+                && next_sound(&mut self.log.disk, &mut scan, HEADER_BYTES as u64)?.is_none();
+            if !empty {
+                break;
+            }
+            self.log.disk.close(file);
+            self.log.disk.remove(&segment::file_name(number))?;
+            self.log.segments.pop_back();
+        }
+        Ok(())
+    }
+
+    fn replay_segment(&mut self, index: usize, start: u64, last: bool) -> std::io::Result<bool> {
+        let next_ordinal = self.log.next_ordinal;
+        let segment = &mut self.log.segments[index];
+        let (number, capacity) = (segment.number, segment.capacity);
+        if start == HEADER_BYTES as u64 {
+            segment.first_ordinal = next_ordinal;
+        }
+        segment.end = start;
+        segment.next_ordinal = next_ordinal;
+        let file = segment.open(&mut self.log.disk)?;
+        let mut scan = Scan::new(number, file, start, capacity);
+        let mut replayed = false;
+        loop {
+            let (at, torn) = match scan.next(&mut self.log.disk)? {
+                Found::Batch(at, header, entries) => {
+                    self.replay_batch(index, at, &header, &entries);
+                    replayed = true;
+                    continue;
+                }
+                Found::Torn(at, header, entries) => (at, Some((header, entries))),
+                Found::End(at) => (at, None),
+                Found::Format(format) => {
+                    return Err(std::io::Error::other(format!(
+                        "file {} has log format {format}, which this program does not know; use \
+                         the program that wrote it, or a newer one",
+                        segment::file_name(number)
+                    )));
+                }
+            };
+            let mut probe = Scan::new(number, file, at, capacity);
+            let sound = next_sound(&mut self.log.disk, &mut probe, at + 1)?;
+            // What follows in the same commit was not acknowledged either.
+            let damaged = match sound {
+                Some((_, continues)) => !continues,
+                None => torn.is_some() && !last,
+            };
+            if !damaged {
+                if torn.is_some() || sound.is_some() {
+                    self.clean_tail(index, at)?;
+                }
+                return Ok(replayed);
+            }
+            replayed = true;
+            self.quarantine(index, at, torn)?;
+            match sound {
+                Some((offset, _)) => scan = Scan::new(number, file, offset, capacity),
+                None => return Ok(true),
+            }
+        }
+    }
+
+    /// Overwrites what a power cut has left behind the last batch, so that it is never taken for
+    /// a part of the log. The first header goes last: until then it says that nothing follows.
+    fn clean_tail(&mut self, index: usize, at: u64) -> std::io::Result<()> {
+        let capacity = self.log.segments[index].capacity;
+        let file = self.log.segments[index].open(&mut self.log.disk)?;
+        let zeros = vec![0; 256 << 10];
+        let head = replcore::log::batch::HEADER_BYTES as u64;
+        let mut offset = at + head;
+        while offset < capacity {
+            let part = zeros.len().min((capacity - offset) as usize);
+            self.log.disk.write_at(file, offset, &zeros[..part])?;
+            offset += part as u64;
+        }
+        self.log.disk.sync_data(file)?;
+        let part = head.min(capacity - at) as usize;
+        self.log.disk.write_at(file, at, &zeros[..part])?;
+        self.log.disk.sync_data(file)
+    }
+
+    /// Sets a copy of a damaged segment aside and keeps what of the batch at `at` is sound.
+    fn quarantine(
+        &mut self,
+        index: usize,
+        at: u64,
+        torn: Option<(Header, Vec<u8>)>,
+    ) -> std::io::Result<()> {
+        let number = self.log.segments[index].number;
+        let capacity = self.log.segments[index].capacity;
+        let file = self.log.segments[index].open(&mut self.log.disk)?;
+        let name = format!("damaged-{number:016x}");
+        // A copy helps a person later; without room for it the node starts all the same.
+        let copied = copy_file(&mut self.log.disk, file, capacity, &name).is_ok();
+        let (mut kept, mut held) = (0, None);
+        if let Some((header, entries)) = &torn {
+            held = Some((header.first_ordinal, header.records));
+            kept = self.salvage(index, at, header, entries);
+        }
+        self.counters.segments_quarantined += 1;
+        self.lost_tail = true;
+        let held = held.map_or("an unknown number of records".to_owned(), |(first, records)| {
+            format!("{records} records from ordinal {first} on, of which {kept} are sound")
+        });
+        self.reports.push(format!(
+            "segment {} is damaged at byte {at}: it held {held}{}",
+            segment::file_name(number),
+            if copied { format!("; a copy is in {name}") } else { String::new() },
+        ));
+        Ok(())
+    }
+
+    /// Takes the entries of a damaged batch that are sound by themselves; answers how many records.
+    fn salvage(&mut self, index: usize, at: u64, header: &Header, entries: &[u8]) -> u64 {
+        let (mut offset, mut ordinal, mut kept) = (0, header.first_ordinal, 0);
+        self.log.next_ordinal = self.log.next_ordinal.max(header.first_ordinal);
+        let last = header.first_ordinal + u64::from(header.records);
+        let mut notes = Vec::new();
+        while offset + ENTRY_HEADER_BYTES <= entries.len() {
+            let length = length_at(entries, offset);
+            let Some(entry) = entries.get(offset..offset + length.max(ENTRY_HEADER_BYTES)) else {
+                break;
+            };
+            let sound = entry[..4] == crc32c::crc32c(&entry[4..]).to_le_bytes();
+            if entry[8] == KIND_NOTE && sound {
+                notes.extend(Note::read(entry));
+            } else if ordinal < last {
+                if sound && Record::check(entry, crc32c::crc32c).is_ok() {
+                    self.replay_record(entry, ordinal);
+                    kept += 1;
+                }
+                ordinal += 1;
+            }
+            offset += length.max(ENTRY_HEADER_BYTES);
+        }
+        self.log.next_ordinal = last;
+        notes.into_iter().for_each(|note| self.replay_note(note));
+        let end = at + replcore::log::batch::HEADER_BYTES as u64 + u64::from(header.bytes);
+        let segment = &mut self.log.segments[index];
+        segment.end = end.min(segment.capacity);
+        segment.next_ordinal = last;
+        kept
+    }
+
+    fn replay_batch(&mut self, index: usize, at: u64, header: &Header, entries: &[u8]) {
+        let mut ordinal = header.first_ordinal;
+        self.log.next_ordinal = ordinal + u64::from(header.records);
+        let segment = &mut self.log.segments[index];
+        segment.end = at + replcore::log::batch::HEADER_BYTES as u64 + u64::from(header.bytes);
+        segment.next_ordinal = self.log.next_ordinal;
+        for (kind, entry) in Entries::new(entries) {
+            match kind {
+                KIND_RECORD => {
+                    self.replay_record(entry, ordinal);
+                    ordinal += 1;
+                }
+                KIND_NOTE => {
+                    if let Some(note) = Note::read(entry) {
+                        self.replay_note(note);
+                    }
+                }
+                // Of a later version that this one may pass over.
+                _ => {}
+            }
+        }
+        if self.keyed.is_full() {
+            let _ = self.keyed.flush(0, None);
+        }
+    }
+
+    fn replay_record(&mut self, entry: &[u8], ordinal: u64) {
+        let Ok(record) = Record::parse(entry) else { return };
+        let id = record.id();
+        self.clock.observe(u64::MAX, record.time().min(Stamp(u64::MAX >> 1)));
+        let identity = &self.log.identity;
+        if id.origin == identity.name.node_id() && id.epoch == identity.epoch {
+            let next = &mut self.own_seqs[usize::from(id.class)];
+            *next = (*next).max(id.seq.0.saturating_add(1));
+        } else {
+            self.origin((id.origin, id.epoch, id.class)).ranges.insert(id.seq.0);
+        }
+        self.replay_keyed(entry, ordinal);
+    }
+
+    fn replay_note(&mut self, note: Note) {
+        let lane_of = |store: &Self, queue: u64, class: u8| {
+            store.queues.slot(QueueId(queue)).filter(|_| usize::from(class) < CLASSES)
+        };
+        match note {
+            Note::Continues => {}
+            Note::Route { queue, class, position, ordinal, count, bytes, at_ms } => {
+                let run = Run { position, ordinal, count, bytes, at_ms };
+                self.wall_ms = self.wall_ms.max(at_ms);
+                if let Some(slot) = lane_of(self, queue, class) {
+                    self.replay_route(slot, class, &run);
+                }
+            }
+            Note::Cursor { owner, queue, class, epoch, position } => {
+                let name = (NodeId(owner), QueueKey { queue: QueueId(queue), class });
+                self.set_stream(name, Epoch(epoch), position);
+            }
+            Note::Queue { name, kind } => {
+                if let Ok(name) = Name::new(&name)
+                    && self.queues.slot(name.queue_id()).is_none()
+                {
+                    self.queues.add(name, kind);
+                }
+            }
+            Note::ForgetQueue { queue } => {
+                if let Some(slot) = self.queues.slot(QueueId(queue)) {
+                    self.clear_blocks(slot);
+                    self.queues.remove(QueueId(queue));
+                }
+            }
+            Note::Release { queue, class, through } => {
+                if let Some(slot) = lane_of(self, queue, class) {
+                    self.apply_release(slot, class, through);
+                }
+            }
+            Note::Drop { queue, class, first, next, reason } => {
+                if let Some(slot) = lane_of(self, queue, class) {
+                    self.apply_drop(slot, class, first, next, reason);
+                }
+            }
+            Note::State { tag, id, bytes } => {
+                if bytes.is_empty() {
+                    self.states.remove(&(tag, id));
+                } else {
+                    self.states.insert((tag, id), bytes);
+                }
+            }
+            Note::Setting { name, bytes } => {
+                if bytes.is_empty() {
+                    self.settings.remove(&name);
+                } else {
+                    self.settings.insert(name, bytes);
+                }
+            }
+            Note::Consumer(consumer) => self.add_consumer(consumer),
+            Note::RemoveConsumer { name } => self.consumers.retain(|known| known.0.name != name),
+            Note::Copies { first, count } => self.copies.push((first, first + count)),
+            Note::Moved { queue, class, position, ordinal, count } => {
+                if let Some(slot) = lane_of(self, queue, class) {
+                    self.replay_move(slot, class, position, ordinal, count);
+                }
+            }
+        }
+    }
+
+    fn replay_route(&mut self, slot: u32, class: u8, run: &Run) {
+        let Some(lane) = self.queues.lane(slot, class) else { return };
+        if run.position > lane.next {
+            let from = lane.next;
+            lane.add_gap(from, run.position, SkipReason::Lost);
+            lane.next = run.position;
+        }
+        let Some(part) = run.part(lane.next, u64::MAX) else { return };
+        lane.next = part.next();
+        lane.durable_next = lane.next;
+        lane.runs.append(part, &mut self.blocks, &mut self.log.disk);
+    }
+
+    fn replay_move(&mut self, slot: u32, class: u8, position: u64, ordinal: u64, count: u64) {
+        let Some(lane) = self.queues.lane(slot, class) else { return };
+        let next = position + count;
+        lane.runs.edit(
+            &mut self.blocks,
+            &mut self.log.disk,
+            &|block| block.first < next && block.next > position,
+            &mut |run, out| {
+                out.extend(run.part(0, position));
+                if let Some(mut part) = run.part(position, next) {
+                    part.ordinal = ordinal + (part.position - position);
+                    out.push(part);
+                }
+                out.extend(run.part(next, u64::MAX));
+            },
+        );
+    }
+
+    fn clear_blocks(&mut self, slot: u32) {
+        let Some(queue) = self.queues.get(slot) else { return };
+        let slots: Vec<u32> = queue
+            .lanes
+            .iter()
+            .flat_map(|lane| lane.runs.blocks())
+            .map(|block| block.slot)
+            .collect();
+        slots.into_iter().for_each(|slot| self.blocks.free(slot));
+    }
+
+    fn finish_open(&mut self, changed: bool) -> std::io::Result<()> {
+        let failed = |_: Failure| std::io::Error::other("no room for the log");
+        self.log.durable_ordinal = self.log.next_ordinal;
+        self.recount();
+        if self.log.segments.is_empty() {
+            self.log.prepare(0).map_err(failed)?;
+            self.log.roll();
+        }
+        if changed {
+            self.checkpoint().map_err(failed)?;
+        }
+        self.log.written_bytes = 0;
+        self.bytes_at_checkpoint = 0;
+        Ok(())
+    }
+
+    /// Counts anew how often queues name the records of each segment.
+    pub(super) fn recount(&mut self) {
+        self.log.segments.iter_mut().for_each(|segment| segment.references = 0);
+        let mut runs: Vec<(u64, u64)> = Vec::new();
+        for (_, queue) in self.queues.iter() {
+            for lane in &queue.lanes {
+                let log = &mut self.log;
+                runs.clear();
+                lane.runs.each(&mut self.blocks, &mut log.disk, &|_| true, &mut |run| {
+                    runs.push((run.ordinal, run.count));
+                    true
+                });
+                runs.iter().for_each(|run| log.refer(run.0, run.1, true));
+            }
+        }
+    }
+}
+
+/// The next sound batch after `from`, and whether it was committed together with the one before.
+fn next_sound<D: Disk>(
+    disk: &mut D,
+    scan: &mut Scan,
+    mut from: u64,
+) -> std::io::Result<Option<(u64, bool)>> {
+    while scan.resync(disk, from)? {
+        match scan.next(disk)? {
+            Found::Batch(at, _, entries) => {
+                let notes = Entries::new(&entries).filter(|entry| entry.0 == KIND_NOTE);
+                let first = notes.filter_map(|entry| Note::read(entry.1)).next();
+                return Ok(Some((at, first == Some(Note::Continues))));
+            }
+            Found::Torn(at, ..) | Found::End(at) => from = at + 1,
+            Found::Format(_) => return Ok(None),
+        }
+    }
+    Ok(None)
+}
+
+fn copy_file<D: Disk>(
+    disk: &mut D,
+    from: super::FileId,
+    bytes: u64,
+    name: &str,
+) -> std::io::Result<()> {
+    let to = disk.create(name, 0)?;
+    let mut buffer = vec![0; 256 << 10];
+    let mut at = 0;
+    let mut copy = || {
+        while at < bytes {
+            let read = disk.read_at(from, at, &mut buffer)?;
+            if read == 0 {
+                break;
+            }
+            disk.write_at(to, at, &buffer[..read])?;
+            at += read as u64;
+        }
+        disk.sync_data(to)
+    };
+    let copied = copy();
+    disk.close(to);
+    if copied.is_err() {
+        let _ = disk.remove(name);
+    }
+    copied
+}
+
+/// The files of the log.
+struct Files {
+    segments: VecDeque<Segment>,
+    pool: Vec<(String, u64)>,
+    next_number: u64,
+    /// A segment is missing that was written after the checkpoint.
+    lost_tail: bool,
+}
+
+fn find_segments<D: Disk>(
+    disk: &mut D,
+    identity: &Identity,
+    checkpoint: &Checkpoint,
+    reports: &mut Vec<String>,
+) -> std::io::Result<Files> {
+    let mut files =
+        Files { segments: VecDeque::new(), pool: Vec::new(), next_number: 1, lost_tail: false };
+    let mut numbers = Vec::new();
+    for name in disk.list()? {
+        if let Some(number) = segment::number_of(&name) {
+            numbers.push(number);
+        } else if name.starts_with("free-") || name.ends_with(".tmp") {
+            // Made ahead or half made: whether its zeros are safe is not known.
+            disk.remove(&name)?;
+        }
+    }
+    numbers.sort_unstable();
+    files.next_number = numbers.last().map_or(1, |last| last + 1).max(checkpoint.segment + 1);
+    for number in &numbers {
+        let name = segment::file_name(*number);
+        let image = checkpoint.segments.iter().find(|image| image.number == *number);
+        if image.is_none() && *number < checkpoint.segment {
+            // Freed before the checkpoint; the power went before its name did.
+            disk.remove(&name)?;
+            continue;
+        }
+        let file = disk.open(&name)?;
+        let mut head = [0; HEADER_BYTES];
+        let read = disk.read_at(file, 0, &mut head)?;
+        if read < HEADER_BYTES || head != segment::header(*number, identity) {
+            let aside = format!("damaged-{number:016x}");
+            disk.close(file);
+            disk.rename(&name, &aside)?;
+            files.lost_tail |= *number >= checkpoint.segment;
+            let held = image.map_or(String::new(), |image| {
+                format!(
+                    ", with {} records from ordinal {} on",
+                    image.next_ordinal - image.first_ordinal,
+                    image.first_ordinal
+                )
+            });
+            reports.push(format!("segment {name} has no sound header; it is now {aside}{held}"));
+            continue;
+        }
+        let mut segment = Segment::new(*number, file, disk.bytes(file)?);
+        if let Some(image) = image {
+            segment.end = image.end;
+            segment.first_ordinal = image.first_ordinal;
+            segment.next_ordinal = image.next_ordinal;
+            segment.at_ms = image.at_ms;
+        } else {
+            segment.first_ordinal = checkpoint.next_ordinal;
+            segment.next_ordinal = checkpoint.next_ordinal;
+        }
+        files.segments.push_back(segment);
+    }
+    for image in &checkpoint.segments {
+        if !numbers.contains(&image.number) {
+            files.lost_tail |= image.number >= checkpoint.segment;
+            reports.push(format!(
+                "segment {} is not there; it held {} records from ordinal {} on",
+                segment::file_name(image.number),
+                image.next_ordinal - image.first_ordinal,
+                image.first_ordinal
+            ));
+        }
+    }
+    Ok(files)
+}
