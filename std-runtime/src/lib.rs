@@ -12,6 +12,7 @@ mod driver;
 pub mod engine;
 pub mod handle;
 pub mod http;
+pub mod ingest;
 pub mod metrics;
 pub mod options;
 pub mod store;
