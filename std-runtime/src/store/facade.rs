@@ -64,6 +64,12 @@ impl<D: Disk> Store for SegmentStore<D> {
         self.watch_lane(queue, link, stream)
     }
 
+    fn holding(&self, queue: QueueKey) -> Option<Holding> {
+        let queue_of = self.queues.get(self.queues.slot(queue.queue)?)?;
+        let lane = queue_of.lanes.get(usize::from(queue.class))?;
+        Some(Holding { released: Position(lane.released), next: Position(lane.durable_next) })
+    }
+
     fn unwatch(&mut self, link: LinkId) {
         self.unwatch_link(link);
     }
