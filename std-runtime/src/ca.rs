@@ -171,7 +171,8 @@ fn write_new(path: &Path, text: &str, mode: u32) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tls::{Tls, TlsFiles};
+    use crate::options::TlsFiles;
+    use crate::tls::Tls;
     use std::os::unix::fs::PermissionsExt;
 
     fn name(text: &str) -> Name {
@@ -179,7 +180,7 @@ mod tests {
     }
 
     fn files(dir: &Path, made: &Made) -> TlsFiles {
-        TlsFiles { ca: dir.join("ca.pem"), cert: made.cert.clone(), key: made.key.clone() }
+        TlsFiles { ca: dir.join("ca.pem"), certificate: made.cert.clone(), key: made.key.clone() }
     }
 
     #[test]

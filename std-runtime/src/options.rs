@@ -81,7 +81,7 @@ impl NodeRole {
 pub struct TlsFiles {
     /// Certificates of the authority that peers must be signed by.
     pub ca: PathBuf,
-    /// This node's certificate chain. Its first DNS name, else its common name, is the node's name.
+    /// This node's certificate chain. It names the node: see [`crate::tls::certificate_name`].
     pub certificate: PathBuf,
     /// The private key of the certificate.
     pub key: PathBuf,

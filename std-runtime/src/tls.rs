@@ -13,7 +13,7 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -34,19 +34,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
+use crate::options::TlsFiles;
+
 /// What stands before a node's name in a URI among the alternative names of its certificate.
 pub const NAME_URI_PREFIX: &str = "replcore:";
-
-/// Where the three files are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// Certificates of the authorities that are trusted.
-    pub ca: PathBuf,
-    /// Own certificate, followed by its intermediates.
-    pub cert: PathBuf,
-    /// The key of the certificate.
-    pub key: PathBuf,
-}
 
 /// What is wrong with the three files, in one line that names the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,7 +134,7 @@ impl Tls {
         }
         let loaded = Loaded::read(&self.shared.files)?;
         if loaded.name != current.name {
-            let cert = self.shared.files.cert.display();
+            let cert = self.shared.files.certificate.display();
             return Err(TlsError(format!(
                 "{cert} now names {}, but this node is {}; the old certificate stays in force",
                 loaded.name, current.name
@@ -183,18 +174,18 @@ impl Loaded {
         let stamps = stamps(files);
         let provider = Arc::new(ring::default_provider());
         let roots = read_roots(&files.ca)?;
-        let chain = read_certificates(&files.cert)?;
+        let chain = read_certificates(&files.certificate)?;
         let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| {
             TlsError(format!("{}: no private key in PEM form: {error}", files.key.display()))
         })?;
         let name = certificate_name(&chain[0])
-            .map_err(|error| TlsError(format!("{}: {error}", files.cert.display())))?;
+            .map_err(|error| TlsError(format!("{}: {error}", files.certificate.display())))?;
         let clients = client_verifier(&roots, &provider, &files.ca)?;
         let servers = Arc::new(AnyNode { roots, provider: provider.clone() });
         check_own(&chain, &clients, &servers, files)?;
 
         let at_fault = |error: rustls::Error| {
-            let (cert, key) = (files.cert.display(), files.key.display());
+            let (cert, key) = (files.certificate.display(), files.key.display());
             TlsError(format!("{cert} and {key} do not go together: {error}"))
         };
         let mut server = ServerConfig::builder_with_provider(provider.clone())
@@ -268,7 +259,7 @@ fn peer_name(chain: Option<&[CertificateDer<'_>]>) -> io::Result<Name> {
 }
 
 fn stamps(files: &TlsFiles) -> [Option<SystemTime>; 3] {
-    [&files.ca, &files.cert, &files.key]
+    [&files.ca, &files.certificate, &files.key]
         .map(|path| std::fs::metadata(path).and_then(|file| file.modified()).ok())
 }
 
@@ -319,7 +310,7 @@ fn check_own(
     match (as_client, as_server) {
         (Err(error), Err(_)) => Err(TlsError(format!(
             "{}: not a certificate that {} vouches for: {error}",
-            files.cert.display(),
+            files.certificate.display(),
             files.ca.display()
         ))),
         _ => Ok(()),

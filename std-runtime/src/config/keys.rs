@@ -1,0 +1,577 @@
+//! The table of keys.
+
+use super::{Config, is_loopback, parse_peer};
+use crate::api::DispatchRule;
+use crate::options::Address;
+use crate::schema::Schema;
+use crate::store::LimitPolicy;
+use replcore::stream::Name;
+
+/// Where the value of a key goes.
+pub(super) enum Field<'a> {
+    U32(&'a mut u32),
+    U64(&'a mut u64),
+    Flag(&'a mut bool),
+    Text(&'a mut String),
+    Texts(&'a mut Vec<String>),
+    Policy(&'a mut LimitPolicy),
+    /// An inline table of attribute names and types.
+    Attributes(&'a mut Schema),
+}
+
+/// What a key takes.
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    /// A whole number of `unit` in the range, ends included.
+    Integer { unit: &'static str, min: u64, max: u64 },
+    /// `true` or `false`.
+    Flag,
+    /// A text that passes the check.
+    Text { form: &'static str, check: fn(&str) -> Result<(), String> },
+    /// A list of texts that pass the check.
+    Texts { form: &'static str, check: fn(&str) -> Result<(), String> },
+    /// One of these.
+    Choice(&'static [&'static str]),
+    /// Names with `text`, `float` or `integer`.
+    Attributes,
+}
+
+/// A key: where it stands, what it takes, what it means, whether a reload takes it up, and where
+/// its value goes.
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    pub(super) meaning: &'static str,
+    pub(super) reload: bool,
+    pub(super) field: fn(&mut Config) -> Field<'_>,
+}
+
+/// A table of the file.
+pub(super) struct Section {
+    /// The header; empty for the top of the file.
+    pub(super) name: &'static str,
+    /// For `[[name]]`: makes room for one more.
+    pub(super) add: Option<fn(&mut Config)>,
+    pub(super) meaning: &'static str,
+    pub(super) keys: &'static [Key],
+}
+
+const MS: &str = "ms";
+const BYTES: &str = "bytes";
+const HOUR_MS: u64 = 3_600_000;
+const LONG_MS: u64 = 7 * 24 * HOUR_MS;
+
+macro_rules! number {
+    ($kind:ident, $($path:ident).+) => { |config| Field::$kind(&mut config.numbers.$($path).+) };
+}
+
+const fn integer(unit: &'static str, min: u64, max: u64) -> Kind {
+    Kind::Integer { unit, min, max }
+}
+
+pub(super) const SECTIONS: &[Section] = &[
+    Section { name: "", add: None, meaning: "The node.", keys: NODE },
+    Section {
+        name: "tls",
+        add: None,
+        meaning: "Mutual TLS between nodes, for programs and for HTTP: three files or none. The \
+                  certificate names the node. `replcore ca` makes the files.",
+        keys: TLS,
+    },
+    Section { name: "http", add: None, meaning: "HTTP for programs, people and monitoring.", keys: HTTP },
+    Section { name: "lease", add: None, meaning: "Registration of leaves at hubs.", keys: LEASE },
+    Section { name: "deadlines", add: None, meaning: "Every wait on the network ends.", keys: DEADLINES },
+    Section { name: "consumers", add: None, meaning: "Named durable consumers.", keys: CONSUMERS },
+    Section { name: "limits", add: None, meaning: "Bounds of memory and disk.", keys: LIMITS },
+    Section {
+        name: "queue",
+        add: None,
+        meaning: "Limits of every queue, and what happens at them.",
+        keys: QUEUE,
+    },
+    Section { name: "rates", add: None, meaning: "How fast a link may be filled.", keys: RATES },
+    Section {
+        name: "rule",
+        add: Some(|config| config.rules.push(DispatchRule::default())),
+        meaning: "Where messages go; every rule that matches counts. A hub without rules sends \
+                  every message to every registered leaf, never back to where it came from.",
+        keys: RULE,
+    },
+    Section {
+        name: "schema",
+        add: Some(|config| config.schemas.push(Schema::default())),
+        meaning: "What messages of a type must look like to be taken here; other types may be \
+                  anything.",
+        keys: SCHEMA,
+    },
+];
+
+const NODE: &[Key] = &[
+    Key {
+        name: "role",
+        kind: Kind::Choice(&["hub", "leaf"]),
+        meaning: "What the node is: a hub takes registrations and dispatches, a leaf registers at its brokers.",
+        reload: false,
+        field: |config| Field::Text(&mut config.role),
+    },
+    Key {
+        name: "name",
+        kind: Kind::Text { form: "1 to 63 letters, digits, . _ - : /", check: name_or_nothing },
+        meaning: "The node's name, unique among all nodes. Empty: `hub` for a hub; a leaf must have one.",
+        reload: false,
+        field: |config| Field::Text(&mut config.name),
+    },
+    Key {
+        name: "data_folder",
+        kind: Kind::Text { form: "path", check: anything },
+        meaning: "Where the node keeps its data. Empty: a folder of its name in $REPLCORE_DATA, else in \
+                  $XDG_DATA_HOME/replcore, else in ~/.local/share/replcore.",
+        reload: false,
+        field: |config| Field::Text(&mut config.data_folder),
+    },
+    Key {
+        name: "listen",
+        kind: Kind::Texts { form: "host:port or unix:/path", check: address },
+        meaning: "Where nodes and programs connect. Empty: 127.0.0.1:8080 for a hub, 127.0.0.1:8181 for a leaf.",
+        reload: false,
+        field: |config| Field::Texts(&mut config.listen),
+    },
+    Key {
+        name: "advertise",
+        kind: Kind::Text { form: "host:port", check: advertised },
+        meaning: "Where the node says that it can be reached, which may differ from where it listens. Empty: \
+                  the first of `listen`.",
+        reload: false,
+        field: |config| Field::Text(&mut config.advertise),
+    },
+    Key {
+        name: "brokers",
+        kind: Kind::Texts { form: "NAME@host:port, or host:port for a hub named `hub`", check: peer },
+        meaning: "Hubs at which the node registers. It dials them, and refuses a node of another name there.",
+        reload: false,
+        field: |config| Field::Texts(&mut config.brokers),
+    },
+    Key {
+        name: "dials",
+        kind: Kind::Texts { form: "NAME@host:port", check: peer },
+        meaning: "Leaves that this hub dials, for leaves that cannot dial.",
+        reload: false,
+        field: |config| Field::Texts(&mut config.dials),
+    },
+    Key {
+        name: "allow_plaintext",
+        kind: Kind::Flag,
+        meaning: "Listen beyond this machine without TLS. Anybody who reaches the port can then read, post and \
+                  delete everything.",
+        reload: false,
+        field: |config| Field::Flag(&mut config.allow_plaintext),
+    },
+    Key {
+        name: "log_level",
+        kind: Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
+        meaning: "What is logged to standard error.",
+        reload: true,
+        field: |config| Field::Text(&mut config.log_level),
+    },
+    Key {
+        name: "durability",
+        kind: Kind::Choice(&["synced", "written"]),
+        meaning: "What an acknowledgement means: `synced` survives the end of power, `written` the end of the process.",
+        reload: false,
+        field: |config| Field::Text(&mut config.durability),
+    },
+    Key {
+        name: "compression",
+        kind: Kind::Choice(&["none", "lz4"]),
+        meaning: "Compression of messages between nodes, where both ends have it on.",
+        reload: false,
+        field: |config| Field::Text(&mut config.compression),
+    },
+    Key {
+        name: "poll_ms",
+        kind: integer(MS, 0, LONG_MS),
+        meaning: "0: the links to the brokers stay open and messages leave as they come. Else they are opened \
+                  this often for one exchange: for sleepy leaves.",
+        reload: false,
+        field: |config| Field::U32(&mut config.poll_ms),
+    },
+];
+
+const TLS: &[Key] = &[
+    Key {
+        name: "ca",
+        kind: Kind::Text { form: "path", check: anything },
+        meaning: "Certificates of the authorities that may sign a peer's certificate, PEM.",
+        reload: true,
+        field: |config| Field::Text(&mut config.tls_ca),
+    },
+    Key {
+        name: "cert",
+        kind: Kind::Text { form: "path", check: anything },
+        meaning: "This node's certificate and its intermediates, PEM.",
+        reload: true,
+        field: |config| Field::Text(&mut config.tls_cert),
+    },
+    Key {
+        name: "key",
+        kind: Kind::Text { form: "path", check: anything },
+        meaning: "The key of the certificate, PEM.",
+        reload: true,
+        field: |config| Field::Text(&mut config.tls_key),
+    },
+];
+
+const HTTP: &[Key] = &[Key {
+    name: "listen",
+    kind: Kind::Texts { form: "host:port", check: host_port },
+    meaning: "Where HTTP is answered. Empty: nowhere.",
+    reload: false,
+    field: |config| Field::Texts(&mut config.http_listen),
+}];
+
+const LEASE: &[Key] = &[
+    Key {
+        name: "register_ms",
+        kind: integer(MS, 100, LONG_MS),
+        meaning: "How often a leaf registers again.",
+        reload: false,
+        field: number!(U32, lease.register_ms),
+    },
+    Key {
+        name: "lease_ms",
+        kind: integer(MS, 200, LONG_MS),
+        meaning: "How long a registration holds; at a hub the most that it grants.",
+        reload: false,
+        field: number!(U32, lease.lease_ms),
+    },
+    Key {
+        name: "admissions_per_second",
+        kind: integer("links per second", 1, 100_000),
+        meaning: "Links that a hub lets through the handshake; others are told when to come back.",
+        reload: false,
+        field: number!(U32, lease.admissions_per_second),
+    },
+];
+
+const DEADLINES: &[Key] = &[
+    Key {
+        name: "connect_ms",
+        kind: integer(MS, 10, HOUR_MS),
+        meaning: "Opening a connection.",
+        reload: false,
+        field: number!(U32, deadlines.connect_ms),
+    },
+    Key {
+        name: "handshake_ms",
+        kind: integer(MS, 10, HOUR_MS),
+        meaning: "From connection to working link, TLS included.",
+        reload: false,
+        field: number!(U32, deadlines.handshake_ms),
+    },
+    Key {
+        name: "reconnect_ms",
+        kind: integer(MS, 1, HOUR_MS),
+        meaning: "First wait before dialling again; it grows, with jitter.",
+        reload: false,
+        field: number!(U32, deadlines.reconnect_ms),
+    },
+    Key {
+        name: "reconnect_ms_max",
+        kind: integer(MS, 1, HOUR_MS),
+        meaning: "Longest wait before dialling again.",
+        reload: false,
+        field: number!(U32, deadlines.reconnect_ms_max),
+    },
+    Key {
+        name: "keepalive_ms",
+        kind: integer(MS, 100, HOUR_MS),
+        meaning: "An idle link says something this often; one silent three times as long is closed.",
+        reload: false,
+        field: number!(U32, deadlines.keepalive_ms),
+    },
+    Key {
+        name: "write_stall_ms",
+        kind: integer(MS, 100, HOUR_MS),
+        meaning: "A peer that takes none of the bytes written to it for so long is hung up.",
+        reload: false,
+        field: number!(U32, deadlines.write_stall_ms),
+    },
+    Key {
+        name: "drain_ms",
+        kind: integer(MS, 0, HOUR_MS),
+        meaning: "What a stop may take to hand over what is under way.",
+        reload: false,
+        field: number!(U32, deadlines.drain_ms),
+    },
+];
+
+const CONSUMERS: &[Key] = &[
+    Key {
+        name: "ack_wait_ms",
+        kind: integer(MS, 100, LONG_MS),
+        meaning: "A message neither acknowledged nor rejected for so long is delivered again.",
+        reload: false,
+        field: number!(U32, consumers.ack_wait_ms),
+    },
+    Key {
+        name: "deliveries_max",
+        kind: integer("deliveries", 1, 1_000_000),
+        meaning: "After so many deliveries a message goes to the dead letters.",
+        reload: false,
+        field: number!(U32, consumers.deliveries_max),
+    },
+    Key {
+        name: "outstanding_max",
+        kind: integer("messages", 1, 1_000_000),
+        meaning: "Messages delivered and not settled, of each consumer.",
+        reload: false,
+        field: number!(U32, consumers.outstanding_max),
+    },
+    Key {
+        name: "consumers_max",
+        kind: integer("consumers", 0, 100_000),
+        meaning: "Most consumers.",
+        reload: false,
+        field: number!(U32, consumers.consumers_max),
+    },
+];
+
+const LIMITS: &[Key] = &[
+    Key {
+        name: "links_max",
+        kind: integer("links", 1, 1_000_000),
+        meaning: "Most links open at once, programs included.",
+        reload: false,
+        field: number!(U32, limits.links_max),
+    },
+    Key {
+        name: "accept_backlog",
+        kind: integer("connections", 1, 65_535),
+        meaning: "Connections that wait to be accepted.",
+        reload: false,
+        field: number!(U32, limits.accept_backlog),
+    },
+    Key {
+        name: "leaves_max",
+        kind: integer("leaves", 0, 1_000_000),
+        meaning: "Most leaves that a hub knows.",
+        reload: false,
+        field: number!(U32, limits.leaves_max),
+    },
+    Key {
+        name: "queues_max",
+        kind: integer("queues", 1, 4_000_000),
+        meaning: "Most queues: those of leaves, brokers, consumers and dead letters together.",
+        reload: false,
+        field: number!(U32, limits.queues_max),
+    },
+    Key {
+        name: "message_bytes_max",
+        kind: integer(BYTES, 1, 64 << 20),
+        meaning: "Largest message, all its attributes included.",
+        reload: false,
+        field: number!(U32, limits.message_bytes_max),
+    },
+    Key {
+        name: "frame_bytes_max",
+        kind: integer(BYTES, 512, 1 << 20),
+        meaning: "Longest frame this node takes; a larger message goes in several.",
+        reload: false,
+        field: number!(U32, limits.frame_bytes_max),
+    },
+    Key {
+        name: "link_buffer_bytes",
+        kind: integer(BYTES, 1024, 1 << 30),
+        meaning: "Bytes waiting to be written, of each busy link; at least two frames.",
+        reload: false,
+        field: number!(U32, limits.link_buffer_bytes),
+    },
+    Key {
+        name: "receive_window_bytes",
+        kind: integer(BYTES, 1024, 1 << 30),
+        meaning: "Bytes of messages under way to this node, of each stream.",
+        reload: false,
+        field: number!(U32, limits.receive_window_bytes),
+    },
+    Key {
+        name: "calls_max",
+        kind: integer("calls", 1, 100_000),
+        meaning: "Calls of programs at work at once.",
+        reload: false,
+        field: number!(U32, limits.calls_max),
+    },
+    Key {
+        name: "call_bytes_max",
+        kind: integer(BYTES, 1024, 1 << 30),
+        meaning: "Largest call or reply of a program.",
+        reload: false,
+        field: number!(U32, limits.call_bytes_max),
+    },
+    Key {
+        name: "log_bytes_max",
+        kind: integer(BYTES, 1 << 20, 1 << 50),
+        meaning: "Bytes of the log on disk; what no queue needs goes first, the oldest before the newer.",
+        reload: false,
+        field: number!(U64, limits.log_bytes_max),
+    },
+    Key {
+        name: "segment_bytes",
+        kind: integer(BYTES, 64 << 10, 1 << 30),
+        meaning: "Bytes of one segment of the log; space is freed by whole segments.",
+        reload: false,
+        field: number!(U32, limits.segment_bytes),
+    },
+    Key {
+        name: "idempotency_keys_max",
+        kind: integer("keys", 0, 100_000_000),
+        meaning: "Idempotency keys that are remembered, the newest.",
+        reload: false,
+        field: number!(U32, limits.idempotency_keys_max),
+    },
+];
+
+const QUEUE: &[Key] = &[
+    Key {
+        name: "messages_max",
+        kind: integer("messages, 0 for no limit", 0, 1 << 50),
+        meaning: "Most messages in a queue.",
+        reload: false,
+        field: number!(U64, limits.queue.messages_max),
+    },
+    Key {
+        name: "bytes_max",
+        kind: integer("bytes, 0 for no limit", 0, 1 << 50),
+        meaning: "Most bytes in a queue.",
+        reload: false,
+        field: number!(U64, limits.queue.bytes_max),
+    },
+    Key {
+        name: "age_ms_max",
+        kind: integer("ms, 0 for no limit", 0, 1 << 50),
+        meaning: "Longest wait in a queue; older messages are dropped and counted.",
+        reload: false,
+        field: number!(U64, limits.queue.age_ms_max),
+    },
+    Key {
+        name: "policy",
+        kind: Kind::Choice(&["refuse", "drop_oldest", "drop_by_class"]),
+        meaning: "What happens when a queue is full: new messages are refused, the oldest are dropped, or the \
+                  oldest of the least urgent class. Drops are counted and reported.",
+        reload: false,
+        field: |config| Field::Policy(&mut config.numbers.limits.queue.policy),
+    },
+];
+
+const RATES: &[Key] = &[
+    Key {
+        name: "link_bytes_per_second",
+        kind: integer("bytes per second, 0 for no limit", 0, u32::MAX as u64),
+        meaning: "Messages sent on one link, so that a backlog does not fill it.",
+        reload: false,
+        field: number!(U32, rates.link_bytes_per_second),
+    },
+    Key {
+        name: "class_0_bytes_per_second",
+        kind: integer("bytes per second, 0 for no limit", 0, u32::MAX as u64),
+        meaning: "Messages of class 0 that go strictly before all others; what is beyond waits its turn.",
+        reload: false,
+        field: number!(U32, rates.class_0_bytes_per_second),
+    },
+];
+
+const RULE: &[Key] = &[
+    Key {
+        name: "type",
+        kind: Kind::Text { form: "type, or its beginning and *", check: anything },
+        meaning: "Only messages of this type. Empty: all.",
+        reload: true,
+        field: |config| Field::Text(&mut last_rule(config).message_type),
+    },
+    Key {
+        name: "origin",
+        kind: Kind::Text { form: "node name", check: name_or_nothing },
+        meaning: "Only messages posted at this node. Empty: all.",
+        reload: true,
+        field: |config| Field::Text(&mut last_rule(config).origin),
+    },
+    Key {
+        name: "to",
+        kind: Kind::Texts { form: "queue name, or * for every registered leaf", check: queue_or_all },
+        meaning: "Where they go.",
+        reload: true,
+        field: |config| Field::Texts(&mut last_rule(config).to),
+    },
+];
+
+const SCHEMA: &[Key] = &[
+    Key {
+        name: "type",
+        kind: Kind::Text { form: "type", check: anything },
+        meaning: "The type of message, exactly.",
+        reload: false,
+        field: |config| Field::Text(&mut last_schema(config).message_type),
+    },
+    Key {
+        name: "attributes",
+        kind: Kind::Attributes,
+        meaning: "What the JSON object in the body may hold: each attribute text, float or integer.",
+        reload: false,
+        field: |config| Field::Attributes(last_schema(config)),
+    },
+];
+
+fn last_rule(config: &mut Config) -> &mut DispatchRule {
+    if config.rules.is_empty() {
+        config.rules.push(DispatchRule::default());
+    }
+    config.rules.last_mut().unwrap_or_else(|| unreachable!("one was just put in"))
+}
+
+fn last_schema(config: &mut Config) -> &mut Schema {
+    if config.schemas.is_empty() {
+        config.schemas.push(Schema::default());
+    }
+    config.schemas.last_mut().unwrap_or_else(|| unreachable!("one was just put in"))
+}
+
+fn anything(_: &str) -> Result<(), String> {
+    Ok(())
+}
+
+fn name_or_nothing(text: &str) -> Result<(), String> {
+    match text {
+        "" => Ok(()),
+        _ => Name::new(text).map(drop).map_err(|error| error.to_string()),
+    }
+}
+
+fn queue_or_all(text: &str) -> Result<(), String> {
+    match text {
+        "*" => Ok(()),
+        _ => Name::new(text).map(drop).map_err(|error| error.to_string()),
+    }
+}
+
+fn address(text: &str) -> Result<(), String> {
+    text.parse::<Address>().map(drop)
+}
+
+fn host_port(text: &str) -> Result<(), String> {
+    match text.parse::<Address>()? {
+        Address::Tcp(_) => Ok(()),
+        Address::Unix(_) => Err(format!("`{text}`: HTTP is answered on host:port only")),
+    }
+}
+
+fn advertised(text: &str) -> Result<(), String> {
+    match text {
+        "" => Ok(()),
+        _ if text.len() > 255 => Err("an advertised address has at most 255 bytes".into()),
+        _ => host_port(text),
+    }
+}
+
+fn peer(text: &str) -> Result<(), String> {
+    // The loopback test is only here to say early that a host is there at all.
+    parse_peer(text).map(|peer| drop(is_loopback(&peer.address.to_string())))
+}
