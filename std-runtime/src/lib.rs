@@ -15,5 +15,6 @@ pub mod http;
 pub mod ingest;
 pub mod metrics;
 pub mod options;
+pub mod schema;
 pub mod store;
 pub mod tls;

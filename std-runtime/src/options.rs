@@ -8,6 +8,7 @@ use std::str::FromStr;
 use replcore::stream::Name;
 
 use crate::api::DispatchRule;
+use crate::schema::Schema;
 use crate::store::{LimitPolicy, QueueLimits};
 
 /// Where to listen or to dial: `host:port`, or `unix:/path/of/socket`.
@@ -236,6 +237,8 @@ pub struct NodeOptions {
     /// Where messages go, until somebody changes the rules at run time. Default for a hub: every
     /// message to every registered leaf.
     pub rules: Vec<DispatchRule>,
+    /// What messages posted here must look like, by type. Default: anything.
+    pub schemas: Vec<Schema>,
     /// Named consumers.
     pub consumers: ConsumerOptions,
     /// Waits.
@@ -320,6 +323,7 @@ impl NodeOptions {
             mode: LinkMode::Push,
             durability: Durability::Synced,
             rules,
+            schemas: Vec::new(),
             consumers: ConsumerOptions::default(),
             deadlines: Deadlines::default(),
             limits: Limits::default(),

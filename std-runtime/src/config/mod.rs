@@ -14,9 +14,10 @@ use replcore::stream::Name;
 pub use explain::{explain, explain_json};
 
 use crate::api::DispatchRule;
-use crate::options::{Address, Compression, Durability, LinkMode, NodeOptions, NodeRole, Peer};
+use crate::http::HttpOptions;
 use crate::options::TlsFiles;
-use crate::schema::{AttributeType, Schema};
+use crate::options::{Address, Compression, Durability, LinkMode, NodeOptions, NodeRole, Peer};
+use crate::schema::Schema;
 
 /// The name of a hub that was given none, and of a broker that is written without one.
 pub const HUB_NAME: &str = "hub";
@@ -61,6 +62,8 @@ pub struct Config {
     pub tls_key: String,
     /// Where HTTP is answered; empty for nowhere.
     pub http_listen: Vec<String>,
+    /// Limits of HTTP.
+    pub http: HttpOptions,
     /// The dispatch rules, if the file gives any.
     pub rules: Vec<DispatchRule>,
     /// Attribute schemas.
@@ -90,6 +93,7 @@ impl Default for Config {
             tls_cert: String::new(),
             tls_key: String::new(),
             http_listen: Vec::new(),
+            http: HttpOptions::default(),
             rules: Vec::new(),
             schemas: Vec::new(),
             numbers: NodeOptions::new(name, NodeRole::Hub, ""),
@@ -172,11 +176,6 @@ impl Config {
         options.schemas = self.schemas.clone();
         check_numbers(&options)?;
         Ok(options)
-    }
-
-    /// Where HTTP is to be answered.
-    pub fn http_addresses(&self) -> Vec<String> {
-        self.http_listen.clone()
     }
 
     fn node_name(&self) -> Result<Name, ConfigError> {
@@ -336,11 +335,6 @@ pub fn folder_name(name: &Name) -> String {
         }
     }
     folder
-}
-
-/// Reads the attribute list of a schema.
-fn attribute_type(text: &str) -> Result<AttributeType, String> {
-    text.parse()
 }
 
 #[cfg(test)]

@@ -1,0 +1,136 @@
+use super::keys::SECTIONS;
+use super::*;
+
+fn errors(text: &str) -> Vec<String> {
+    Config::parse(text).unwrap_err().iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_line_and_the_nearest_spelling() {
+    let error = errors("role = \"hub\"\n\n[limits]\nlink_max = 3\n").remove(0);
+    assert_eq!(error, "line 4: unknown key `limits.link_max`; did you mean `limits.links_max`?");
+    let error = errors("lisen = []").remove(0);
+    assert_eq!(error, "line 1: unknown key `lisen`; did you mean `listen`?");
+    let error = errors("links_max = 3").remove(0);
+    assert_eq!(error, "line 1: unknown key `links_max`; did you mean `limits.links_max`?");
+    let error = errors("[limit]\nlinks_max = 3").remove(0);
+    assert!(error.contains("did you mean `limits`?"), "{error}");
+    assert!(errors("zzzzzzzzzz = 1").remove(0).contains("config --explain"));
+}
+
+#[test]
+fn a_wrong_value_is_named_with_key_line_and_range() {
+    let error = errors("\n[limits]\nframe_bytes_max = 100").remove(0);
+    assert!(error.starts_with("line 3: `limits.frame_bytes_max` is 100"), "{error}");
+    assert!(error.contains("512 to 1048576"), "{error}");
+    for text in [
+        "role = \"king\"",
+        "role = 1",
+        "listen = \"127.0.0.1:1\"",
+        "listen = [\"nonsense\"]",
+        "name = \"a b\"",
+        "poll_ms = -1",
+        "poll_ms = 1.5",
+        "allow_plaintext = 1",
+        "queue = 3",
+        "[queue]\npolicy = \"forget\"",
+        "rule = 3",
+        "[rule]\nto = [\"*\"]",
+        "[[rule]]\nto = [\"a b\"]",
+        "[[rule]]",
+        "[[schema]]\ntype = \"t\"\nattributes = { a = \"boolean\" }",
+        "[[schema]]\ntype = \"t\"",
+        "not toml at all",
+        "name = \"a\"\nname = \"b\"",
+    ] {
+        assert_eq!(errors(text).len(), 1, "{text}");
+    }
+}
+
+#[test]
+fn all_errors_of_a_file_are_told_in_its_order() {
+    let errors = errors("poll_ms = -1\nrolle = \"hub\"\n[limits]\nlinks_max = 0\n");
+    assert_eq!(errors.len(), 3);
+    assert!(errors[0].starts_with("line 1:") && errors[2].starts_with("line 4:"));
+}
+
+#[test]
+fn what_explain_prints_is_a_file_of_all_defaults() {
+    let text = explain();
+    assert_eq!(Config::parse(&text).unwrap(), Config::default());
+    // The same with every key of the plain tables in force.
+    let plain = text.split("#[[").next().unwrap();
+    let in_force: Vec<_> = plain
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(rest) if !rest.starts_with(' ') => rest,
+            _ => line,
+        })
+        .collect();
+    assert_eq!(Config::parse(&in_force.join("\n")).unwrap(), Config::default());
+    for section in SECTIONS {
+        for key in section.keys {
+            assert!(text.contains(&format!("#{} = ", key.name)), "{}", key.name);
+        }
+    }
+}
+
+#[test]
+fn rules_and_schemas_are_read() {
+    let text = r#"
+        [[rule]]
+        type = "alarm.*"
+        to = ["*"]
+        [[rule]]
+        origin = "till-7"
+        to = ["242", "241"]
+        [[schema]]
+        type = "serial_numbers"
+        attributes = { name = "text", weight = "float", count = "integer" }
+    "#;
+    let options = Config::parse(text).unwrap().options().unwrap();
+    assert_eq!(options.rules.len(), 2);
+    assert_eq!(options.rules[1].to, ["242", "241"]);
+    assert_eq!(options.schemas[0].attributes.len(), 3);
+}
+
+#[test]
+fn a_leaf_needs_a_name_and_a_broker() {
+    let options = |text: &str| Config::parse(text).unwrap().options().map_err(|e| e.to_string());
+    assert!(options("role = \"leaf\"").unwrap_err().contains("name"));
+    assert!(options("role = \"leaf\"\nname = \"242\"").unwrap_err().contains("broker"));
+    let leaf = options("role = \"leaf\"\nname = \"242\"\nbrokers = [\"central@h:1\"]").unwrap();
+    assert_eq!(leaf.upstreams[0].name.as_str(), "central");
+    assert!(leaf.rules.is_empty());
+}
+
+#[test]
+fn without_tls_a_node_listens_on_loopback_unless_told_in_plain_words() {
+    let options = |text: &str| Config::parse(text).unwrap().options().map_err(|e| e.to_string());
+    for text in ["listen = [\"0.0.0.0:1\"]", "[http]\nlisten = [\"10.0.0.1:1\"]"] {
+        let error = options(text).unwrap_err();
+        assert!(error.contains("without TLS") && error.contains("allow_plaintext"), "{error}");
+        assert!(options(&format!("allow_plaintext = true\n{text}")).is_ok());
+    }
+    for text in ["127.0.0.1:1", "[::1]:1", "localhost:1", "unix:/tmp/socket"] {
+        assert!(options(&format!("listen = [\"{text}\"]")).is_ok(), "{text}");
+    }
+    assert!(options("[tls]\nca = \"x\"").unwrap_err().contains("three files"));
+}
+
+/// HS-34: what a node listens on and what it says of itself are two settings.
+#[test]
+fn the_advertised_address_is_separate() {
+    let text = "listen = [\"127.0.0.1:9\"]\nadvertise = \"shop.example:80\"";
+    let options = Config::parse(text).unwrap().options().unwrap();
+    assert_eq!(options.advertise, "shop.example:80");
+    assert_eq!(options.listen[0].to_string(), "127.0.0.1:9");
+}
+
+#[test]
+fn no_two_names_share_a_folder_and_none_leads_out() {
+    let folder = |text: &str| folder_name(&Name::new(text).unwrap());
+    assert_eq!(folder("till-7.shop"), "till-7.shop");
+    assert_eq!(folder("a/b:c"), "a%2Fb%3Ac");
+    assert_eq!(folder(".."), "%2E.");
+}
