@@ -112,6 +112,7 @@ fn kind_of(value: &Value) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use super::check as schema_check;
     use super::*;
     use crate::api::Bytes;
 
@@ -129,7 +130,7 @@ mod tests {
             let body = Bytes(body.as_bytes().to_vec());
             let message_type = message_type.to_owned();
             let message = NewMessage { message_type, body, ..NewMessage::default() };
-            super::check(std::slice::from_ref(&schema), &message).map_err(|error| error.message)
+            schema_check(std::slice::from_ref(&schema), &message).map_err(|error| error.message)
         };
         assert_eq!(check("serial_numbers", r#"{"name":"a","weight":1,"count":-3}"#), Ok(()));
         assert_eq!(check("serial_numbers", r#"{"name":"'; DROP TABLE x"}"#), Ok(()));

@@ -7,7 +7,8 @@ use std::time::Duration;
 use replcore::stream::Name;
 use replcore_runtime::ca;
 use replcore_runtime::http::{HttpOptions, serve};
-use replcore_runtime::tls::{Tls, TlsFiles};
+use replcore_runtime::options::TlsFiles;
+use replcore_runtime::tls::Tls;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -167,7 +168,7 @@ async fn options_out_of_range_do_not_start() {
 /// The files of a node of this name, signed by the authority in `folder`.
 fn files(folder: &Path, name: &str) -> TlsFiles {
     let made = ca::issue(folder, &Name::new(name).unwrap(), &[], 1).unwrap();
-    TlsFiles { ca: folder.join("ca.pem"), cert: made.cert, key: made.key }
+    TlsFiles { ca: folder.join("ca.pem"), certificate: made.cert, key: made.key }
 }
 
 async fn ask_over_tls(server: &Server, client: TlsFiles) -> std::io::Result<String> {
