@@ -812,7 +812,7 @@ size_t replcore_cobs_encoded_max(size_t frame_bytes);
  gets its length. SHORT when `cap` is less than it needs, which is never more than
  `replcore_cobs_encoded_max`.
 
- # Safety
+ Asks of the caller:
  `frame` has `len` bytes, `out` has `cap`, `written` is writable; they do not overlap.
  */
 replcore_status replcore_cobs_encode(const uint8_t *frame,
@@ -824,7 +824,7 @@ replcore_status replcore_cobs_encode(const uint8_t *frame,
 /*
  The packets dropped so far because they were damaged or did not fit; 0 for NULL.
 
- # Safety
+ Asks of the caller:
  `decoder` is NULL or points to a decoder.
  */
 uint64_t replcore_cobs_bad(struct replcore_cobs_decoder *decoder);
@@ -836,7 +836,7 @@ uint64_t replcore_cobs_bad(struct replcore_cobs_decoder *decoder);
  has to be the same until then, with room for the longest frame and 4 bytes more; longer packets
  are dropped and counted.
 
- # Safety
+ Asks of the caller:
  `decoder`, `taken` and `frame_len` are writable, `line` has `len` bytes and `buf` has `cap`;
  they do not overlap.
  */
@@ -862,7 +862,7 @@ size_t replcore_leaf_memory(void);
  Makes a leaf in `memory`; `*machine` gets it. Its links are numbered 0, and it has one: tell it
  that the link is down before it is up again. It dials place 0.
 
- # Safety
+ Asks of the caller:
  `memory` has `len` bytes that nothing else uses while the leaf is used; `config` and the texts
  in it are readable; `machine` is writable and not inside `memory`.
  */
@@ -874,7 +874,7 @@ replcore_status replcore_leaf_init(void *memory,
 /*
  Has the leaf close its link with a good-bye and dial no more.
 
- # Safety
+ Asks of the caller:
  `machine` is a machine.
  */
 replcore_status replcore_leaf_stop(struct replcore_machine *machine, uint64_t now_us);
@@ -883,7 +883,7 @@ replcore_status replcore_leaf_stop(struct replcore_machine *machine, uint64_t no
  Refuses an entry that came on an incoming stream of a consumer; it still has to be reported as
  taken. REFUSED when there is no such stream, or an earlier refusal is not out yet.
 
- # Safety
+ Asks of the caller:
  `machine` is a machine.
  */
 replcore_status replcore_leaf_reject(struct replcore_machine *machine,
@@ -894,7 +894,7 @@ replcore_status replcore_leaf_reject(struct replcore_machine *machine,
 /*
  Whether the leaf is registered at its hub: 1, or 0; 0 for what is not a leaf.
 
- # Safety
+ Asks of the caller:
  `machine` is a machine.
  */
 int32_t replcore_leaf_connected(struct replcore_machine *machine);
@@ -903,7 +903,7 @@ int32_t replcore_leaf_connected(struct replcore_machine *machine);
  Writes the header of a batch whose entries are the `entries_len` bytes after the first 32 of
  `data`. Write all of it with one call, and sync, before anything depends on it.
 
- # Safety
+ Asks of the caller:
  `batch` is readable; `data` has `len` bytes and does not overlap it.
  */
 replcore_status replcore_batch_encode(const struct replcore_batch *batch,
@@ -915,7 +915,7 @@ replcore_status replcore_batch_encode(const struct replcore_batch *batch,
  header. END where nothing was written, TORN where it was not written whole: a log that ends so
  goes on at this place.
 
- # Safety
+ Asks of the caller:
  `data` has `len` bytes, `batch` is writable and does not overlap them.
  */
 replcore_status replcore_batch_read(const uint8_t *data,
@@ -928,7 +928,7 @@ replcore_status replcore_batch_read(const uint8_t *data,
  not all of it is there, and LENGTH when it is longer than `entry_bytes_max`. Its checksum is not
  looked at: that of its batch, or `replcore_record_check`, is for that.
 
- # Safety
+ Asks of the caller:
  `data` has `len` bytes, `kind` and `entry_len` are writable and do not overlap them.
  */
 replcore_status replcore_entry_read(const uint8_t *data,
@@ -941,7 +941,7 @@ replcore_status replcore_entry_read(const uint8_t *data,
  Writes a note, an entry of `kind` 2 to 15 with `payload` from its byte 12 on, to `out`;
  `*written` gets its length.
 
- # Safety
+ Asks of the caller:
  `payload` has `len` bytes, `out` has `cap`, `written` is writable; they do not overlap.
  */
 replcore_status replcore_entry_encode(uint32_t kind,
@@ -955,7 +955,7 @@ replcore_status replcore_entry_encode(uint32_t kind,
  Writes the head of a frame with `len` bytes of records, for the driver to send before them, to
  the first 40 bytes of `out`.
 
- # Safety
+ Asks of the caller:
  `records` is readable; `out` has `cap` bytes and does not overlap it.
  */
 replcore_status replcore_records_head(const struct replcore_records *records,
@@ -966,7 +966,7 @@ replcore_status replcore_records_head(const struct replcore_records *records,
 /*
  CRC-32C (Castagnoli) of the bytes; 0 for NULL.
 
- # Safety
+ Asks of the caller:
  `data` has `len` bytes.
  */
 uint32_t replcore_crc32c(const uint8_t *data, size_t len);
@@ -975,7 +975,7 @@ uint32_t replcore_crc32c(const uint8_t *data, size_t len);
  Before the first input: gives back what an earlier life ordered to be stored under
  (`key`, `node`) and not to be forgotten.
 
- # Safety
+ Asks of the caller:
  `machine` is a machine, `data` has `len` bytes.
  */
 replcore_status replcore_restore(struct replcore_machine *machine,
@@ -987,7 +987,7 @@ replcore_status replcore_restore(struct replcore_machine *machine,
 /*
  Time has passed.
 
- # Safety
+ Asks of the caller:
  `machine` is a machine.
  */
 replcore_status replcore_handle_timeout(struct replcore_machine *machine, uint64_t now_us);
@@ -997,7 +997,7 @@ replcore_status replcore_handle_timeout(struct replcore_machine *machine, uint64
  REPLCORE_NOT_DIALED; `transport` one of REPLCORE_TRANSPORT_*; `identity` the node that the other
  end has proved to be, 0 when it proved nothing.
 
- # Safety
+ Asks of the caller:
  `machine` is a machine.
  */
 replcore_status replcore_handle_link_up(struct replcore_machine *machine,
@@ -1010,7 +1010,7 @@ replcore_status replcore_handle_link_up(struct replcore_machine *machine,
 /*
  An open link is closed.
 
- # Safety
+ Asks of the caller:
  `machine` is a machine.
  */
 replcore_status replcore_handle_link_down(struct replcore_machine *machine,
@@ -1020,7 +1020,7 @@ replcore_status replcore_handle_link_down(struct replcore_machine *machine,
 /*
  The dial numbered `dial` failed before there was a link.
 
- # Safety
+ Asks of the caller:
  `machine` is a machine.
  */
 replcore_status replcore_handle_dial_failed(struct replcore_machine *machine,
@@ -1033,7 +1033,7 @@ replcore_status replcore_handle_dial_failed(struct replcore_machine *machine,
  when more comes, and after a drain with an order to take or skip bytes of the link or to resume
  it. What is left of a datagram is to be thrown away once its orders are done.
 
- # Safety
+ Asks of the caller:
  `machine` is a machine, `data` has `len` bytes, `taken` is writable and does not overlap them.
  */
 replcore_status replcore_handle_recv(struct replcore_machine *machine,
@@ -1046,7 +1046,7 @@ replcore_status replcore_handle_recv(struct replcore_machine *machine,
 /*
  The link can take `bytes` bytes more.
 
- # Safety
+ Asks of the caller:
  `machine` is a machine.
  */
 replcore_status replcore_handle_writable(struct replcore_machine *machine,
@@ -1057,7 +1057,7 @@ replcore_status replcore_handle_writable(struct replcore_machine *machine,
 /*
  What was to be persisted or renumbered is safe.
 
- # Safety
+ Asks of the caller:
  `machine` is a machine.
  */
 replcore_status replcore_handle_persisted(struct replcore_machine *machine,
@@ -1067,7 +1067,7 @@ replcore_status replcore_handle_persisted(struct replcore_machine *machine,
 /*
  What was to be persisted could not be, for `reason`, one of REPLCORE_FAILURE_*.
 
- # Safety
+ Asks of the caller:
  `machine` is a machine.
  */
 replcore_status replcore_handle_failed(struct replcore_machine *machine,
@@ -1079,7 +1079,7 @@ replcore_status replcore_handle_failed(struct replcore_machine *machine,
  A frame of records was written: the next starts at `position` and `offset`; `bytes` of records
  were in it, and it took `wire_bytes` in all.
 
- # Safety
+ Asks of the caller:
  `machine` is a machine.
  */
 replcore_status replcore_handle_sent(struct replcore_machine *machine,
@@ -1094,7 +1094,7 @@ replcore_status replcore_handle_sent(struct replcore_machine *machine,
 /*
  The records to be sent are not there up to `next`, for `reason`, one of REPLCORE_SKIP_*.
 
- # Safety
+ Asks of the caller:
  `machine` is a machine.
  */
 replcore_status replcore_handle_gone(struct replcore_machine *machine,
@@ -1108,7 +1108,7 @@ replcore_status replcore_handle_gone(struct replcore_machine *machine,
  Everything of an incoming stream before `position`, and `offset` bytes of the record there, is
  safe. `bytes` of records are in the orders that this completes.
 
- # Safety
+ Asks of the caller:
  `machine` is a machine.
  */
 replcore_status replcore_handle_taken(struct replcore_machine *machine,
@@ -1122,7 +1122,7 @@ replcore_status replcore_handle_taken(struct replcore_machine *machine,
 /*
  Records could not be kept, for `reason`, one of REPLCORE_FAILURE_*.
 
- # Safety
+ Asks of the caller:
  `machine` is a machine.
  */
 replcore_status replcore_handle_refused(struct replcore_machine *machine,
@@ -1134,7 +1134,7 @@ replcore_status replcore_handle_refused(struct replcore_machine *machine,
 /*
  An own queue that `link` asked for has grown: `next` entries were ever in it.
 
- # Safety
+ Asks of the caller:
  `machine` is a machine.
  */
 replcore_status replcore_handle_appended(struct replcore_machine *machine,
@@ -1147,7 +1147,7 @@ replcore_status replcore_handle_appended(struct replcore_machine *machine,
  The answer to ASK_INBOUND: the greatest epoch known of that owner, queue and class (the one
  asked for when none is), and how far the stream was taken in it.
 
- # Safety
+ Asks of the caller:
  `machine` is a machine.
  */
 replcore_status replcore_handle_answer_inbound(struct replcore_machine *machine,
@@ -1161,7 +1161,7 @@ replcore_status replcore_handle_answer_inbound(struct replcore_machine *machine,
  The answer to ASK_OUTBOUND: the epoch of the log, the first entry that is not acknowledged, and
  how many entries were ever in the queue.
 
- # Safety
+ Asks of the caller:
  `machine` is a machine.
  */
 replcore_status replcore_handle_answer_outbound(struct replcore_machine *machine,
@@ -1174,7 +1174,7 @@ replcore_status replcore_handle_answer_outbound(struct replcore_machine *machine
 /*
  The answer to ASK_SUBSCRIBE of a program without consumers.
 
- # Safety
+ Asks of the caller:
  `machine` is a machine.
  */
 replcore_status replcore_handle_answer_denied(struct replcore_machine *machine,
@@ -1185,7 +1185,7 @@ replcore_status replcore_handle_answer_denied(struct replcore_machine *machine,
  The next thing to do; IDLE when there is none. The bytes that go with it are in `buf` until the
  next call. 512 bytes are always enough.
 
- # Safety
+ Asks of the caller:
  `machine` is a machine, `buf` has `cap` bytes, `output` is writable; they do not overlap.
  */
 replcore_status replcore_poll(struct replcore_machine *machine,
@@ -1196,7 +1196,7 @@ replcore_status replcore_poll(struct replcore_machine *machine,
 /*
  The id of the node or queue of this name.
 
- # Safety
+ Asks of the caller:
  `name` ends in a zero byte, `id` is writable.
  */
 replcore_status replcore_name_id(const char *name, uint64_t *id);
@@ -1206,7 +1206,7 @@ replcore_status replcore_name_id(const char *name, uint64_t *id);
  known) to `out`; `*written` gets its length. After SHORT `*written` says how many bytes `out`
  needs.
 
- # Safety
+ Asks of the caller:
  `message` and what it points to are as its comments say, `id` is readable, `out` has `cap`
  bytes, `written` is writable; they do not overlap.
  */
@@ -1220,7 +1220,7 @@ replcore_status replcore_record_encode(const struct replcore_message *message,
 /*
  Checks form and checksum of the record that is all of `data` and says what is in it.
 
- # Safety
+ Asks of the caller:
  `data` has `len` bytes, `record` is writable and does not overlap them.
  */
 replcore_status replcore_record_check(const uint8_t *data,
@@ -1230,7 +1230,7 @@ replcore_status replcore_record_check(const uint8_t *data,
 /*
  Gives the record in `data` a new identity and makes its checksum anew.
 
- # Safety
+ Asks of the caller:
  `data` has `len` bytes, `id` is readable and does not overlap them.
  */
 replcore_status replcore_record_stamp(uint8_t *data,

@@ -8,7 +8,7 @@ fn the_checked_in_header_is_what_the_sources_make() {
     let mut made = Vec::new();
     bindings.write(&mut made);
     // The heading is for rustdoc and its lints; a reader of C has no use for it.
-    let made = String::from_utf8(made).unwrap().replace("# Safety\n\n ", "Asks of the caller: ");
+    let made = String::from_utf8(made).unwrap().replace(" # Safety\n", " Asks of the caller:\n");
     let path = folder.join("../include/replcore.h");
     if std::env::var_os("REPLCORE_WRITE_HEADER").is_some() {
         std::fs::write(&path, &made).unwrap();
