@@ -21,7 +21,7 @@ pub const PAGES: usize = 8;
 pub const RECORD_BYTES_MAX: usize = 256;
 
 const STATE_KIND: u8 = 2;
-const STATE_BYTES: usize = 104;
+const STATE_BYTES: usize = 100;
 const BATCH_BYTES_MAX: usize = 1024;
 /// A page that holds nothing.
 const NO_SEGMENT: u64 = u64::MAX;
@@ -61,6 +61,8 @@ pub struct State {
     /// Commands carried out, and a digest of them in order: what the application keeps.
     pub commands: u64,
     pub digest: u32,
+    /// Readings to post in all.
+    pub target: u32,
 }
 
 impl State {
@@ -73,8 +75,9 @@ impl State {
         out[32..40].copy_from_slice(&self.commands.to_le_bytes());
         out[40..44].copy_from_slice(&self.epoch.to_le_bytes());
         out[44..48].copy_from_slice(&self.digest.to_le_bytes());
+        out[48..52].copy_from_slice(&self.target.to_le_bytes());
         for (index, place) in self.places.iter().enumerate() {
-            let at = 48 + index * 12;
+            let at = 52 + index * 12;
             out[at..at + 8].copy_from_slice(&place.position.to_le_bytes());
             out[at + 8..at + 12].copy_from_slice(&place.epoch.to_le_bytes());
         }
@@ -88,7 +91,7 @@ impl State {
         };
         let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
         let place =
-            |index: usize| Place { position: long(48 + index * 12), epoch: word(56 + index * 12) };
+            |index: usize| Place { position: long(52 + index * 12), epoch: word(60 + index * 12) };
         Some(Self {
             instance: long(0),
             base: long(8),
@@ -97,6 +100,7 @@ impl State {
             commands: long(32),
             epoch: word(40),
             digest: word(44),
+            target: word(48),
             places: [place(0), place(1), place(2), place(3)],
         })
     }
@@ -205,6 +209,18 @@ impl FlashLog {
         self.next - self.state.released
     }
 
+    /// Records posted since the log was made.
+    pub const fn posted(&self) -> u64 {
+        self.next
+    }
+
+    /// Whether a record may have no room until others are released.
+    pub fn is_full(&self) -> bool {
+        let needed = words(batch::HEADER_BYTES + RECORD_BYTES_MAX)
+            + words(record::ENTRY_HEADER_BYTES + STATE_BYTES);
+        self.end + needed > PAGE_BYTES && !self.has_page(true)
+    }
+
     /// Entries of the outgoing queue before `through` are acknowledged. Durable with the next batch;
     /// until then a restart sends some again, and the receiver knows them.
     pub fn release(&mut self, through: Position) {
@@ -279,18 +295,23 @@ impl FlashLog {
     }
 
     fn begin_page(&mut self, flash: &mut impl Flash, for_record: bool) -> Result<(), Full> {
-        let segment = self.segment.wrapping_add(1);
-        // Records leave a page free, so that states can be written while the queue is full.
-        if !self.may_go(self.page_of(segment))
-            || (for_record && !self.may_go(self.page_of(segment + 1)))
-        {
+        if !self.has_page(for_record) {
             return Err(Full);
         }
+        let segment = self.segment.wrapping_add(1);
         let page = self.page_of(segment);
         self.pages[page].0 = NO_SEGMENT;
         flash.erase(page);
         (self.segment, self.end) = (segment, 0);
         Ok(())
+    }
+
+    /// Whether the log can go on in another page. Records leave a page free, so that states can be
+    /// written while the queue is full.
+    fn has_page(&self, for_record: bool) -> bool {
+        let segment = self.segment.wrapping_add(1);
+        self.may_go(self.page_of(segment))
+            && (!for_record || self.may_go(self.page_of(segment + 1)))
     }
 
     /// Whether a page holds nothing that is still wanted.
