@@ -81,6 +81,12 @@ impl Link {
             _ if self.phase != Phase::Open => {
                 self.violation();
                 self.pass_over(frame);
+                if self.phase == Phase::Greeting && self.dialed.is_none() {
+                    // On a line that does not break the dialler still believes in the link of an
+                    // earlier life of this node. Told so, it greets again at once.
+                    self.bye = wire::Bye { reason: wire::ByeReason::Unknown, retry_after_ms: 0 };
+                    self.due |= due::BYE;
+                }
                 None
             }
             Frame::Control { stream, control } => self.control(now, stream, control, settings),
@@ -107,8 +113,11 @@ impl Link {
     fn hello<'d>(&mut self, hello: wire::Hello<'d>, settings: &LinkSettings) -> Option<Upcall<'d>> {
         if let Some(peer) = self.peer {
             if self.transport == Transport::Datagram && peer.session == hello.session {
-                // Our greeting was lost.
-                self.due |= due::HELLO;
+                // Our answer was lost, or the line repeats frames. Only the end that answers does
+                // so again: if both did, one repetition would echo for ever.
+                if self.dialed.is_none() {
+                    self.due |= due::HELLO;
+                }
             } else if self.transport == Transport::Datagram {
                 // The other end has started anew without the line noticing: so do we.
                 self.abandon();
@@ -146,6 +155,7 @@ impl Link {
             session: hello.session,
         });
         self.phase = Phase::Open;
+        self.due &= !due::BYE;
         if self.dialed.is_none() {
             self.due |= due::HELLO;
         }

@@ -219,6 +219,8 @@ pub enum ByeReason {
     Expired,
     /// The log took a new epoch.
     Renumbered,
+    /// The sender knows of no link: it has started anew, on a line that does not show it.
+    Unknown,
 }
 
 /// The last frame of a link that is closed on purpose.

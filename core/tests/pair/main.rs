@@ -1,5 +1,6 @@
 //! A hub and its leaves, machine against machine, in virtual time.
 
+mod datagram;
 mod world;
 
 use replcore::Timer;

@@ -99,10 +99,19 @@ where
     }
 
     pub(crate) fn up(&mut self, now: Instant, link: LinkId, dialed: Option<u16>) {
+        self.up_over(now, link, dialed, Transport::Stream);
+    }
+
+    pub(crate) fn up_over(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        dialed: Option<u16>,
+        transport: Transport,
+    ) {
         self.outgoing.insert(link, Vec::new());
         self.incoming.insert(link, Vec::new());
         let dialed = dialed.map(replcore::contract::DialIndex);
-        let transport = Transport::Stream;
         self.input(now, Input::LinkUp { link, dialed, transport, identity: None });
         self.input(now, Input::Writable { link, bytes: 1 << 20 });
     }
@@ -151,6 +160,15 @@ where
                     break;
                 }
             }
+        }
+    }
+
+    /// Gives one whole frame to the machine; what it does not take is gone.
+    pub(crate) fn datagram(&mut self, now: Instant, link: LinkId, frame: &[u8]) {
+        let used = self.consume(now, link, frame);
+        if self.body.contains_key(&link) {
+            let rest = used + self.consume(now, link, &frame[used..]);
+            assert_eq!(rest, frame.len(), "a body that is not the rest of its datagram");
         }
     }
 

@@ -241,6 +241,7 @@ fn controls() -> Vec<(String, u8, Control<'static>)> {
         ByeReason::Replaced,
         ByeReason::Expired,
         ByeReason::Renumbered,
+        ByeReason::Unknown,
     ];
     for reason in reasons {
         let control = Control::Bye(Bye { reason, retry_after_ms: 1_000 });
@@ -346,7 +347,7 @@ fn every_malformed_frame_is_refused_with_the_kind_of_its_vector() {
         ("a ping without a number", frame_of(11, &[])),
         ("a ping with a byte too many", frame_of(11, &[1, 0])),
         ("a ping with a number above 32 bits", frame_of(11, &[0xff, 0xff, 0xff, 0xff, 0x1f])),
-        ("a bye with an unknown reason", frame_of(13, &[5, 0])),
+        ("a bye with a reason that has no meaning", frame_of(13, &[6, 0])),
         ("a subscribe with a truth value of 2", frame_of(5, &[1, b'c', 0, 2])),
         ("a subscribe whose text is not UTF-8", frame_of(5, &[1, 0xff, 0, 0])),
         ("a subscribe whose text is longer than the frame", frame_of(5, &[9, b'c', 0, 0])),

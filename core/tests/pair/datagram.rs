@@ -1,0 +1,217 @@
+//! A leaf and its hub over a line that loses, repeats, delays and reorders frames.
+
+use replcore::contract::{Input, LinkId, Machine, Transport};
+use replcore::leaf::{Leaf, LeafConfig};
+use replcore::node::{Node, NodeConfig};
+use replcore::rng::Rng;
+use replcore::time::Instant;
+use replcore::wire::HEADER_BYTES;
+
+use crate::world::{Said, Site};
+use crate::{HUB, LEAF, node_with, settings};
+
+/// What the line does to frames, in parts of a thousand.
+#[derive(Clone, Copy)]
+struct Faults {
+    lost: u64,
+    doubled: u64,
+    delay_ms_max: u64,
+}
+
+struct Line {
+    rng: Rng,
+    faults: Faults,
+    /// Frames under way, and whether they go to the hub.
+    under_way: Vec<(u64, bool, Vec<u8>)>,
+    sent: u64,
+}
+
+impl Line {
+    fn carry(&mut self, now_ms: u64, to_hub: bool, bytes: &mut Vec<u8>) {
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let payload = u32::from_le_bytes([rest[0], rest[1], rest[2], rest[3]]);
+            let (frame, later) = rest.split_at(HEADER_BYTES + payload as usize);
+            rest = later;
+            self.sent += 1;
+            if self.rng.between(1, 1000) <= self.faults.lost {
+                continue;
+            }
+            let copies = 1 + u64::from(self.rng.between(1, 1000) <= self.faults.doubled);
+            for _ in 0..copies {
+                let due = now_ms + self.rng.between(1, self.faults.delay_ms_max);
+                self.under_way.push((due, to_hub, frame.to_vec()));
+            }
+        }
+        bytes.clear();
+    }
+
+    fn arrived(&mut self, now_ms: u64) -> Option<(bool, Vec<u8>)> {
+        let due = |frame: &(u64, bool, Vec<u8>)| frame.0 <= now_ms;
+        let index = self.under_way.iter().position(due)?;
+        let (_, to_hub, frame) = self.under_way.remove(index);
+        Some((to_hub, frame))
+    }
+}
+
+struct World {
+    leaf: Site<Leaf>,
+    hub: Site<Node<'static>>,
+    line: Line,
+    now_ms: u64,
+}
+
+fn timeout<M: Machine>(site: &mut Site<M>, now: Instant)
+where
+    Said: From<M::Event>,
+{
+    if site.wake.is_some_and(|wake| wake <= now) {
+        site.input(now, Input::Timeout);
+    }
+}
+
+fn take_output<M>(site: &mut Site<M>, link: LinkId) -> &mut Vec<u8> {
+    site.outgoing.entry(link).or_default()
+}
+
+impl World {
+    fn new(seed: u64, faults: Faults) -> Self {
+        let mut hub = node_with(NodeConfig::new(settings("central"), 1), Vec::new());
+        hub.up_over(Instant::ZERO, HUB, None, Transport::Datagram);
+        let mut world = Self {
+            leaf: new_leaf(seed),
+            hub,
+            line: Line { rng: Rng::new(seed), faults, under_way: Vec::new(), sent: 0 },
+            now_ms: 0,
+        };
+        world.leaf.input(Instant::ZERO, Input::Timeout);
+        world
+    }
+
+    /// One millisecond.
+    fn step(&mut self) {
+        self.now_ms += 1;
+        let now = Instant::from_millis(self.now_ms);
+        while let Some((to_hub, frame)) = self.line.arrived(self.now_ms) {
+            if to_hub {
+                self.hub.datagram(now, HUB, &frame);
+            } else if self.leaf.outgoing.contains_key(&LEAF) {
+                self.leaf.datagram(now, LEAF, &frame);
+            }
+            self.ended(now);
+        }
+        timeout(&mut self.leaf, now);
+        timeout(&mut self.hub, now);
+        self.ended(now);
+        if self.leaf.dials.pop_front().is_some() {
+            self.leaf.up_over(now, LEAF, Some(0), Transport::Datagram);
+        }
+        self.line.carry(self.now_ms, true, take_output(&mut self.leaf, LEAF));
+        self.line.carry(self.now_ms, false, take_output(&mut self.hub, HUB));
+    }
+
+    /// Does what was ordered about the line: it never breaks, but either end may start anew.
+    fn ended(&mut self, now: Instant) {
+        if self.leaf.hangups.pop().is_some() {
+            self.line.carry(self.now_ms, true, take_output(&mut self.leaf, LEAF));
+            self.leaf.down(now, LEAF);
+        }
+        if self.hub.hangups.pop().is_some() {
+            self.line.carry(self.now_ms, false, take_output(&mut self.hub, HUB));
+            self.hub.down(now, HUB);
+            self.hub.up_over(now, HUB, None, Transport::Datagram);
+        }
+    }
+
+    fn released(&self) -> (u64, u64) {
+        let of = |queues: &std::collections::BTreeMap<_, crate::world::Queue>| {
+            queues.values().map(|queue| queue.released).sum()
+        };
+        (of(&self.leaf.store.queues), of(&self.hub.store.queues))
+    }
+
+    fn run_until(&mut self, limit_ms: u64, done: impl Fn(&Self) -> bool) {
+        let limit_ms = self.now_ms + limit_ms;
+        while !done(self) {
+            assert!(self.now_ms < limit_ms, "not done after {limit_ms} ms: {:?}", self.released());
+            self.step();
+        }
+    }
+}
+
+fn new_leaf(seed: u64) -> Site<Leaf> {
+    let mut link = settings("242");
+    link.retransmit_ms = 100;
+    link.frame_bytes_max = 512;
+    let mut config = LeafConfig::new(link, seed);
+    config.dial.retry_ms_min = 100;
+    config.dial.retry_ms_max = 1_000;
+    Site::new(Leaf::new(config))
+}
+
+#[test]
+fn everything_arrives_once_and_in_order_over_a_bad_line() {
+    for seed in 0..40 {
+        let lost = [0, 10, 100, 300][seed as usize % 4];
+        let delay_ms_max = [1, 5, 60][seed as usize % 3];
+        let mut world = World::new(seed, Faults { lost, doubled: lost / 2, delay_ms_max });
+        let mut sent = (Vec::new(), Vec::new());
+        for round in 0..50u8 {
+            let now = Instant::from_millis(world.now_ms);
+            let bytes: Vec<u8> = (0..world.line.rng.between(1, 40) as u8).collect();
+            world.leaf.post(now, "hub", 2, &bytes);
+            sent.0.extend_from_slice(&bytes);
+            world.hub.post(now, "242", 2, &[round, 7, round]);
+            sent.1.extend_from_slice(&[round, 7, round]);
+            for _ in 0..world.line.rng.between(1, 200) {
+                world.step();
+            }
+        }
+        let all = (sent.0.len() as u64, sent.1.len() as u64);
+        world.run_until(600_000, |world| world.released() == all);
+        assert_eq!(world.hub.received(), sent.0, "seed {seed}");
+        assert_eq!(world.leaf.received(), sent.1, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_repeated_greeting_is_answered_and_does_not_echo_for_ever() {
+    let mut world = World::new(1, Faults { lost: 0, doubled: 1000, delay_ms_max: 3 });
+    world.run_until(5_000, |world| world.leaf.machine.is_connected());
+    for _ in 0..5_000 {
+        world.step();
+    }
+    let before = world.line.sent;
+    for _ in 0..5_000 {
+        world.step();
+    }
+    let frames = world.line.sent - before;
+    assert!(frames < 20, "{frames} frames in 5 s of silence");
+}
+
+#[test]
+fn a_hub_that_started_anew_is_noticed_at_once() {
+    let mut world = World::new(1, Faults { lost: 0, doubled: 0, delay_ms_max: 3 });
+    world.run_until(5_000, |world| world.leaf.machine.is_connected());
+    // The hub forgets the link without a word, as a restart does; the leaf goes on sending.
+    let now = Instant::from_millis(world.now_ms);
+    world.hub.down(now, HUB);
+    world.hub.up_over(now, HUB, None, Transport::Datagram);
+    world.leaf.post(now, "hub", 2, &[1, 2, 3]);
+    world.run_until(3_000, |world| world.released().0 == 3);
+    assert_eq!(world.hub.received(), [1, 2, 3]);
+}
+
+#[test]
+fn a_leaf_that_started_anew_is_noticed_at_once() {
+    let mut world = World::new(1, Faults { lost: 0, doubled: 0, delay_ms_max: 3 });
+    world.run_until(5_000, |world| world.leaf.machine.is_connected());
+    let now = Instant::from_millis(world.now_ms);
+    let store = std::mem::take(&mut world.leaf.store);
+    world.leaf = new_leaf(9);
+    world.leaf.store = store;
+    world.leaf.input(now, Input::Timeout);
+    world.leaf.post(now, "hub", 2, &[1, 2, 3]);
+    world.run_until(3_000, |world| world.released().0 == 3);
+    assert_eq!(world.hub.received(), [1, 2, 3]);
+}
