@@ -201,6 +201,33 @@ pub enum Reply {
     Done,
 }
 
+/// A [`Reply`] or an [`ApiError`], as it travels back over the binary protocol:
+/// `{"ok": reply}` or `{"error": error}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "one at a time, and gone at once")]
+pub enum Outcome {
+    /// It was done.
+    Ok(Reply),
+    /// It was not.
+    Error(ApiError),
+}
+
+impl From<Result<Reply, ApiError>> for Outcome {
+    fn from(result: Result<Reply, ApiError>) -> Self {
+        result.map_or_else(Self::Error, Self::Ok)
+    }
+}
+
+impl From<Outcome> for Result<Reply, ApiError> {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Ok(reply) => Ok(reply),
+            Outcome::Error(error) => Err(error),
+        }
+    }
+}
+
 /// Why a request was not done.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ApiError {

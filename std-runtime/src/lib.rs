@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod ca;
+pub mod client;
 pub mod config;
 mod driver;
 pub mod engine;
@@ -14,7 +15,9 @@ pub mod handle;
 pub mod http;
 pub mod ingest;
 pub mod metrics;
+pub mod node;
 pub mod options;
 pub mod schema;
+mod service;
 pub mod store;
 pub mod tls;

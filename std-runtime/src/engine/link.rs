@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use replcore::contract::{LinkId, StreamIndex};
-use replcore::stream::StreamKey;
+use replcore::stream::{QueueId, StreamKey};
 use replcore::wire::{Call, Records, STREAMS_MAX, call_header};
 
 /// Most bytes of one part of a call. A peer that takes calls takes frames of this size and
@@ -37,8 +37,19 @@ pub(super) struct Calls {
     written: usize,
 }
 
+/// What all links of an engine have together.
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    /// Buffers that no link uses.
+    spare: Vec<Vec<u8>>,
+    /// Bytes of calls and replies that are not written yet.
+    pub(super) call_bytes: usize,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Link {
+    /// Counts the links that have had this number.
+    pub(super) life: u32,
     pub(super) up: bool,
     /// To be closed once `out` is written.
     pub(super) hangup: bool,
@@ -53,6 +64,8 @@ pub(super) struct Link {
     /// Streams whose bytes are thrown away until the machine knows of the refusal.
     pub(super) refused: u8,
     pub(super) calls: Option<Box<Calls>>,
+    /// Own queues that are read over it.
+    pub(super) reads: Vec<QueueId>,
 }
 
 const _: () = assert!(STREAMS_MAX <= 8, "one bit for each stream");
@@ -67,10 +80,10 @@ impl Link {
             && self.calls.as_ref().is_none_or(|calls| calls.outgoing.is_empty())
     }
 
-    /// The buffer to add to. `spare` are buffers that no link uses.
-    pub(super) fn out(&mut self, spare: &mut Vec<Vec<u8>>) -> &mut Vec<u8> {
+    /// The buffer to add to.
+    pub(super) fn out(&mut self, pool: &mut Pool) -> &mut Vec<u8> {
         if self.out.capacity() == 0
-            && let Some(buffer) = spare.pop()
+            && let Some(buffer) = pool.spare.pop()
         {
             self.out = buffer;
         }
@@ -78,14 +91,14 @@ impl Link {
     }
 
     /// `bytes` of the output were written. Returns the credit that the machine gets back.
-    pub(super) fn written(&mut self, bytes: usize, spare: &mut Vec<Vec<u8>>) -> u32 {
+    pub(super) fn written(&mut self, bytes: usize, pool: &mut Pool) -> u32 {
         self.out_at += bytes;
         debug_assert!(self.out_at <= self.out.len());
         if self.out_at >= self.out.len() {
             self.out_at = 0;
             self.out.clear();
             if self.out.capacity() > KEPT_BYTES_MAX {
-                give_back(std::mem::take(&mut self.out), spare);
+                pool.give_back(std::mem::take(&mut self.out));
             }
         } else if self.out_at > self.out.len() / 2 {
             self.out.drain(..self.out_at);
@@ -93,12 +106,12 @@ impl Link {
         }
         let credit = self.machine_bytes.min(bytes as u32);
         self.machine_bytes -= credit;
-        self.write_calls(spare);
+        self.write_calls(pool);
         credit
     }
 
     /// Moves parts of calls into the output while there is little in it.
-    pub(super) fn write_calls(&mut self, spare: &mut Vec<Vec<u8>>) {
+    pub(super) fn write_calls(&mut self, pool: &mut Pool) {
         let Some(mut calls) = self.calls.take() else { return };
         while self.out.len() - self.out_at < CALL_PART_BYTES_MAX {
             let Some((call, payload)) = calls.outgoing.front() else { break };
@@ -106,12 +119,13 @@ impl Link {
             let part = &payload[calls.written..end];
             let last = end == payload.len();
             let head = call_header(*call, part.len() as u32 + 1);
-            let out = self.out(spare);
+            let out = self.out(pool);
             out.extend_from_slice(&head);
             out.push(if last { LAST } else { MORE });
             out.extend_from_slice(part);
             calls.written = end;
             if last {
+                pool.call_bytes -= payload.len();
                 calls.outgoing.pop_front();
                 calls.written = 0;
             }
@@ -149,11 +163,15 @@ impl Link {
     }
 
     /// The link is no more; what it used can be used by others.
-    pub(super) fn clear(&mut self, spare: &mut Vec<Vec<u8>>) {
+    pub(super) fn clear(&mut self, pool: &mut Pool) {
+        if let Some(calls) = &self.calls {
+            pool.call_bytes -=
+                calls.outgoing.iter().map(|(_, payload)| payload.len()).sum::<usize>();
+        }
         let out = std::mem::take(&mut self.out);
-        let listed = self.listed;
-        *self = Self { listed, ..Self::default() };
-        give_back(out, spare);
+        let (listed, life) = (self.listed, self.life.wrapping_add(1));
+        *self = Self { listed, life, ..Self::default() };
+        pool.give_back(out);
     }
 }
 
@@ -163,11 +181,13 @@ pub(super) struct CallTooLong;
 const SPARE_MAX: usize = 8;
 const SPARE_BYTES_MAX: usize = 1 << 20;
 
-fn give_back(mut buffer: Vec<u8>, spare: &mut Vec<Vec<u8>>) {
-    let capacity = buffer.capacity();
-    if spare.len() < SPARE_MAX && capacity > KEPT_BYTES_MAX && capacity <= SPARE_BYTES_MAX {
-        buffer.clear();
-        spare.push(buffer);
+impl Pool {
+    fn give_back(&mut self, mut buffer: Vec<u8>) {
+        let capacity = buffer.capacity();
+        if self.spare.len() < SPARE_MAX && (KEPT_BYTES_MAX..=SPARE_BYTES_MAX).contains(&capacity) {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
     }
 }
 
@@ -176,6 +196,8 @@ fn give_back(mut buffer: Vec<u8>, spare: &mut Vec<Vec<u8>>) {
 pub struct IncomingCall {
     /// Where it came from.
     pub link: LinkId,
+    /// Tells the link from later ones with its number.
+    pub life: u32,
     /// Pairs a reply with its call; whether it is the reply.
     pub call: Call,
     /// What it says.

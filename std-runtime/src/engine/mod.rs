@@ -18,7 +18,7 @@ mod router;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use replcore::contract::{
     Answer, DialIndex, Failure, Input, LinkId, Machine, Output, Query, StreamIndex, Token,
@@ -27,14 +27,15 @@ use replcore::contract::{
 use replcore::stream::{Cursor, Name, NodeId, QueueId, QueueKey, StreamKey};
 use replcore::time::Instant;
 use replcore::wire::{
-    CONTROL_FRAME_BYTES_MAX, Call, RECORDS_OVERHEAD_BYTES, Records, Subscribe, records_header,
+    CONTROL_FRAME_BYTES_MAX, Call, FEATURE_LZ4, RECORDS_OVERHEAD_BYTES, Records, Role, Subscribe,
+    records_header,
 };
 
 pub use self::link::{CALL_PART_BYTES_MAX, IncomingCall};
-use self::link::{Link, Order};
+use self::link::{Link, Order, Pool};
 pub use self::router::{RULES_MAX, Router, TARGETS_MAX, check_rules};
 use crate::options::Compression;
-use crate::store::{Consumer, Fill, PostError, Posted, QueueKind, Store};
+use crate::store::{Arrival, Consumer, Fill, PostError, Posted, QueueKind, Store};
 
 /// What an engine is told at its start.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +56,8 @@ pub struct EngineConfig {
     pub compression: Compression,
     /// What is not waited for is made durable within this time, in milliseconds.
     pub lazy_commit_ms: u32,
+    /// What is taken is reported when [`Engine::acknowledge`] says so, not when it is committed.
+    pub manual_acknowledgement: bool,
     /// How often the store is given time to look after itself, in milliseconds.
     pub maintain_ms: u32,
 }
@@ -70,6 +73,7 @@ impl Default for EngineConfig {
             consumers_max: 64,
             compression: Compression::None,
             lazy_commit_ms: 200,
+            manual_acknowledgement: false,
             maintain_ms: 1000,
         }
     }
@@ -92,6 +96,10 @@ pub struct EngineCounters {
     pub record_bytes_received: u64,
     /// Frames of records that could not be kept.
     pub records_refused: u64,
+    /// Records that readers have acknowledged.
+    pub records_delivered: u64,
+    /// Records taken from leaves.
+    pub records_fetched: u64,
     /// Calls of programs received.
     pub calls_received: u64,
     /// Links closed because a call was longer than the limit.
@@ -125,8 +133,22 @@ pub struct Told<E> {
     pub detail: Vec<u8>,
 }
 
-/// Lets the router follow what the machine tells, before any record that comes after it.
-pub type Follow<E> = fn(&mut Router, &E, detail: &[u8]);
+/// What the engine needs to know of its kind of machine.
+#[derive(Debug)]
+pub struct Ways<M: Machine> {
+    /// Lets the router follow what the machine tells, before any record that comes after it.
+    pub follow: fn(&M, &mut Router, &M::Event),
+    /// What is at the other end of a link, and the features that both ends have.
+    pub peer: fn(&M, LinkId) -> Option<(Role, u32)>,
+}
+
+impl<M: Machine> Clone for Ways<M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M: Machine> Copy for Ways<M> {}
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -134,13 +156,13 @@ pub struct Engine<M: Machine, S: Store> {
     machine: M,
     store: S,
     router: Router,
-    follow: Follow<M::Event>,
+    ways: Ways<M>,
     config: EngineConfig,
     now: Instant,
     wall_ms: u64,
     wake: Option<Instant>,
     links: Vec<Link>,
-    spare: Vec<Vec<u8>>,
+    pool: Pool,
     scratch: Vec<u8>,
     buf: Box<[u8; CONTROL_FRAME_BYTES_MAX]>,
     completions: Vec<Completion>,
@@ -155,7 +177,12 @@ pub struct Engine<M: Machine, S: Store> {
     /// Links whose call waits for room in `calls`.
     held: VecDeque<LinkId>,
     events: VecDeque<Told<M::Event>>,
-    readers: Vec<(QueueId, LinkId)>,
+    /// Who reads which of the own queues.
+    readers: BTreeSet<(QueueId, LinkId)>,
+    /// Records taken, by leaf.
+    fetched: HashMap<NodeId, u64>,
+    /// Where incoming streams come from, with manual acknowledgement.
+    sources: Vec<(StreamKey, LinkId, StreamIndex)>,
     counters: EngineCounters,
     stopped: Option<Stopped>,
 }
@@ -168,7 +195,7 @@ impl<M: Machine, S: Store> Engine<M, S> {
         mut machine: M,
         store: S,
         router: Router,
-        follow: Follow<M::Event>,
+        ways: Ways<M>,
         now: Instant,
     ) -> (Self, u32) {
         let mut refused = 0;
@@ -179,13 +206,13 @@ impl<M: Machine, S: Store> Engine<M, S> {
             machine,
             store,
             router,
-            follow,
+            ways,
             config,
             now,
             wall_ms: 0,
             wake: Some(now),
             links: Vec::new(),
-            spare: Vec::new(),
+            pool: Pool::default(),
             scratch: Vec::new(),
             buf: Box::new([0; CONTROL_FRAME_BYTES_MAX]),
             completions: Vec::new(),
@@ -198,7 +225,9 @@ impl<M: Machine, S: Store> Engine<M, S> {
             calls: VecDeque::new(),
             held: VecDeque::new(),
             events: VecDeque::new(),
-            readers: Vec::new(),
+            readers: BTreeSet::new(),
+            fetched: HashMap::new(),
+            sources: Vec::new(),
             counters: EngineCounters::default(),
             stopped: None,
         };
@@ -255,14 +284,18 @@ impl<M: Machine, S: Store> Engine<M, S> {
         if !slot.up {
             return;
         }
-        slot.clear(&mut self.spare);
+        let reads = std::mem::take(&mut slot.reads);
+        slot.clear(&mut self.pool);
+        for queue in reads {
+            self.readers.remove(&(queue, link));
+        }
         self.completions.retain(|completion| match completion {
             Completion::Taken { link: of, .. } | Completion::Refused { link: of, .. } => {
                 *of != link
             }
             _ => true,
         });
-        self.readers.retain(|(_, of)| *of != link);
+        self.sources.retain(|(_, of, _)| *of != link);
         self.store.unwatch(link);
         self.feed(Input::LinkDown { link });
         self.drain();
@@ -328,7 +361,8 @@ impl<M: Machine, S: Store> Engine<M, S> {
                 match self.links[index].call_part(call, part, bytes_max) {
                     Ok(Some(payload)) => {
                         self.counters.calls_received += 1;
-                        self.calls.push_back(IncomingCall { link, call, payload });
+                        let life = self.links[index].life;
+                        self.calls.push_back(IncomingCall { link, life, call, payload });
                     }
                     Ok(None) => {}
                     Err(link::CallTooLong) => {
@@ -356,17 +390,18 @@ impl<M: Machine, S: Store> Engine<M, S> {
         }
         let bytes = if records.raw_bytes == 0 { body.len() as u32 } else { records.raw_bytes };
         let taken = if records.raw_bytes == 0 {
-            self.store_records(&source, records, body)
+            self.store_records(link, &source, records, body)
         } else {
             let mut raw = std::mem::take(&mut self.scratch);
             let taken = decompress(body, records.raw_bytes, self.config.frame_bytes_max, &mut raw)
-                .and_then(|()| self.store_records(&source, records, &raw));
+                .and_then(|()| self.store_records(link, &source, records, &raw));
             self.scratch = raw;
             taken
         };
         self.counters.records_frames_received += 1;
         self.counters.record_bytes_received += u64::from(bytes);
         match taken {
+            Ok(()) if self.config.manual_acknowledgement => self.note_source(link, stream, source),
             Ok(()) => self.note_taken(link, stream, source, bytes),
             Err(reason) => {
                 self.counters.records_refused += 1;
@@ -378,12 +413,45 @@ impl<M: Machine, S: Store> Engine<M, S> {
 
     fn store_records(
         &mut self,
+        link: LinkId,
         source: &StreamKey,
         records: &Records,
         body: &[u8],
     ) -> Result<(), Failure> {
-        let arrival = self.router.arrival(source.owner);
+        let arrival = match (self.ways.peer)(&self.machine, link) {
+            Some((Role::Hub, _)) => Arrival::Upstream(source.owner),
+            Some((Role::Leaf, _)) => {
+                let completed = u64::from(records.completed);
+                self.counters.records_fetched += completed;
+                *self.fetched.entry(source.owner).or_default() += completed;
+                Arrival::Leaf(source.owner)
+            }
+            _ => Arrival::Local,
+        };
         self.store.take(self.wall_ms, source, records, body, arrival, &mut self.router)
+    }
+
+    fn note_source(&mut self, link: LinkId, stream: StreamIndex, source: StreamKey) {
+        match self.sources.iter_mut().find(|(known, ..)| *known == source) {
+            Some(entry) => *entry = (source, link, stream),
+            None => self.sources.push((source, link, stream)),
+        }
+    }
+
+    /// With [`EngineConfig::manual_acknowledgement`]: the store's place in an incoming stream has
+    /// moved over `bytes` of records. Without a link the next one tells.
+    pub fn acknowledge(&mut self, source: &StreamKey, bytes: u32) {
+        let known = self.sources.iter().find(|(known, ..)| known == source).copied();
+        if let Some((source, link, stream)) = known {
+            self.note_taken(link, stream, source, bytes);
+        }
+    }
+
+    /// The link and the number of an incoming stream, with
+    /// [`EngineConfig::manual_acknowledgement`].
+    pub fn incoming(&self, source: &StreamKey) -> Option<(LinkId, StreamIndex)> {
+        let known = self.sources.iter().find(|(known, ..)| known == source);
+        known.map(|(_, link, stream)| (*link, *stream))
     }
 
     /// One report for all frames of a stream that one commit covers.
@@ -527,7 +595,11 @@ impl<M: Machine, S: Store> Engine<M, S> {
                     }
                 }
             }
-            Output::Release { queue, through } => self.store.release(queue, through),
+            Output::Release { queue, through } => {
+                let before = self.store.holding(queue).map_or(through, |holding| holding.released);
+                self.counters.records_delivered += through.0.saturating_sub(before.0);
+                self.store.release(queue, through);
+            }
             Output::DeadLetter { queue, position } => {
                 self.urgent = true;
                 if let Err(reason) = self.store.dead_letter(queue, position) {
@@ -559,7 +631,7 @@ impl<M: Machine, S: Store> Engine<M, S> {
             }
             Output::Forget { key } => self.store.forget(key),
             Output::Event { event, len } => {
-                (self.follow)(&mut self.router, &event, &self.buf[..len]);
+                (self.ways.follow)(&self.machine, &mut self.router, &event);
                 self.events.push_back(Told { event, detail: self.buf[..len].to_vec() });
             }
             Output::NeedBuffer { len } => {
@@ -574,7 +646,7 @@ impl<M: Machine, S: Store> Engine<M, S> {
 
     fn send(&mut self, link: LinkId, len: usize) {
         let slot = &mut self.links[link.0 as usize];
-        slot.out(&mut self.spare).extend_from_slice(&self.buf[..len]);
+        slot.out(&mut self.pool).extend_from_slice(&self.buf[..len]);
         slot.machine_bytes += len as u32;
         self.list(link);
     }
@@ -595,7 +667,7 @@ impl<M: Machine, S: Store> Engine<M, S> {
         round: u8,
     ) {
         let slot = &mut self.links[link.0 as usize];
-        let out = slot.out(&mut self.spare);
+        let out = slot.out(&mut self.pool);
         let start = out.len();
         out.resize(start + RECORDS_OVERHEAD_BYTES, 0);
         let filled = self.store.fill(self.wall_ms, queue, first, bytes_max, out);
@@ -620,6 +692,8 @@ impl<M: Machine, S: Store> Engine<M, S> {
         debug_assert_eq!(out.len() - body, batch.bytes as usize);
         let mut records = Records { round, raw_bytes: 0, ..batch.records };
         if self.config.compression == Compression::Lz4
+            && (self.ways.peer)(&self.machine, link)
+                .is_some_and(|(_, features)| features & FEATURE_LZ4 != 0)
             && let Some(compressed) = compress(&out[body..], &mut self.scratch)
         {
             records.raw_bytes = batch.bytes;
@@ -667,17 +741,16 @@ impl<M: Machine, S: Store> Engine<M, S> {
                         self.make_queue(len).and_then(|()| self.store.watch(queue, link, stream));
                 }
                 let Some(holding) = holding else { return Answer::Denied };
+                if self.readers.insert((queue.queue, link)) {
+                    self.links[link.0 as usize].reads.push(queue.queue);
+                }
                 let epoch = self.store.identity().epoch;
                 Answer::Outbound { epoch, released: holding.released, next: holding.next }
             }
-            Query::Subscribe { link, queue } => {
+            Query::Subscribe { queue, .. } => {
                 let subscribed = self.subscribe(len);
-                if subscribed == Some(queue) {
-                    self.readers.push((queue, link));
-                    Answer::Subscribed
-                } else {
-                    Answer::Denied
-                }
+                let free = !self.is_read(queue);
+                if subscribed == Some(queue) && free { Answer::Subscribed } else { Answer::Denied }
             }
         }
     }
@@ -718,9 +791,20 @@ impl<M: Machine, S: Store> Engine<M, S> {
         self.store.create_consumer(self.wall_ms, consumer, from_start)
     }
 
-    /// Whether a link reads a consumer's queue.
+    /// Records taken from a leaf since the start.
+    pub fn fetched(&self, leaf: NodeId) -> u64 {
+        self.fetched.get(&leaf).copied().unwrap_or(0)
+    }
+
+    /// The queues that links read.
+    pub fn read_queues(&self) -> impl Iterator<Item = QueueId> {
+        self.readers.iter().map(|(queue, _)| *queue)
+    }
+
+    /// Whether a link reads a queue.
     pub fn is_read(&self, queue: QueueId) -> bool {
-        self.readers.iter().any(|(of, _)| *of == queue)
+        let links = (queue, LinkId(0))..=(queue, LinkId(u32::MAX));
+        self.readers.range(links).next().is_some()
     }
 
     /// Stores a message; see [`Store::post`]. It is acknowledged by the next turn without error.
@@ -765,7 +849,7 @@ impl<M: Machine, S: Store> Engine<M, S> {
     /// So many bytes of [`Engine::output`] were written.
     pub fn written(&mut self, link: LinkId, bytes: usize) {
         let Some(slot) = self.links.get_mut(link.0 as usize) else { return };
-        let credit = slot.written(bytes, &mut self.spare);
+        let credit = slot.written(bytes, &mut self.pool);
         if credit > 0 && !slot.hangup {
             self.feed(Input::Writable { link, bytes: credit });
             self.drain();
@@ -807,10 +891,24 @@ impl<M: Machine, S: Store> Engine<M, S> {
         if !slot.up || slot.hangup {
             return false;
         }
+        self.pool.call_bytes += payload.len();
         slot.calls.get_or_insert_default().outgoing.push_back((call, payload));
-        slot.write_calls(&mut self.spare);
+        slot.write_calls(&mut self.pool);
         self.list(link);
         true
+    }
+
+    /// Replies to a call, if its link is still open.
+    pub fn reply(&mut self, call: &IncomingCall, payload: Vec<u8>) {
+        let open = self.links.get(call.link.0 as usize).is_some_and(|slot| slot.life == call.life);
+        if open {
+            self.send_call(call.link, Call { reply: true, ..call.call }, payload);
+        }
+    }
+
+    /// Bytes of calls and replies that wait to be written.
+    pub const fn call_bytes(&self) -> usize {
+        self.pool.call_bytes
     }
 
     /// Something that the machine told.

@@ -22,6 +22,7 @@ pub struct Router {
     upstreams: Vec<Destination>,
     rules: Box<Rules<RULES_MAX, TARGETS_MAX>>,
     texts: Vec<DispatchRule>,
+    dispatched: u64,
 }
 
 impl Router {
@@ -34,7 +35,13 @@ impl Router {
             upstreams: upstreams.iter().copied().map(Destination::new).collect(),
             rules: Box::default(),
             texts: Vec::new(),
+            dispatched: 0,
         }
+    }
+
+    /// Records put into queues since the start, once for each queue.
+    pub const fn dispatched(&self) -> u64 {
+        self.dispatched
     }
 
     /// The rules in force.
@@ -76,17 +83,6 @@ impl Router {
     pub fn is_upstream(&self, id: u64) -> bool {
         self.upstreams.iter().any(|upstream| upstream.id.0 == id)
     }
-
-    /// How records of the stream of `owner` arrive.
-    pub fn arrival(&self, owner: NodeId) -> Arrival {
-        if self.is_upstream(owner.0) {
-            Arrival::Upstream(owner)
-        } else if self.is_leaf(owner) {
-            Arrival::Leaf(owner)
-        } else {
-            Arrival::Local
-        }
-    }
 }
 
 impl Route for Router {
@@ -98,7 +94,9 @@ impl Route for Router {
         };
         let (leaves, upstreams) = (&self.leaves, &self.upstreams);
         let place = Place { own: self.own, hub: self.hub, leaves, upstreams };
+        let before = targets.len();
         self.rules.dispatch(record, source, &place, |target| targets.push(target.name));
+        self.dispatched += (targets.len() - before) as u64;
     }
 }
 

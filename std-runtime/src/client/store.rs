@@ -1,0 +1,403 @@
+//! What a program at a node holds, in memory: records to post, and messages that it reads.
+
+use std::collections::VecDeque;
+
+use replcore::contract::{Failure, Key, LinkId, SkipReason, StreamIndex};
+use replcore::log::record::{Entries, Record};
+use replcore::stream::{
+    CLASSES, Cursor, Epoch, Name, Position, QueueId, QueueKey, RecordId, StreamKey,
+};
+use replcore::wire::Records;
+
+use super::outbox::Outbox;
+use crate::store::{
+    Arrival, Consumer, Counters, Fill, Growth, Holding, Identity, Place, PostError, Posted, Purge,
+    QueueInfo, QueueKind, QueueLimits, Route, Store,
+};
+
+/// A message that has arrived and was not handed to the program yet.
+#[derive(Clone, Debug)]
+pub(super) struct Arrived {
+    pub(super) source: StreamKey,
+    pub(super) position: Position,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// One incoming stream.
+#[derive(Debug)]
+struct Incoming {
+    source: StreamKey,
+    /// Settled before this.
+    settled: Position,
+    /// Handed out or waiting before this.
+    received: Position,
+    /// Where the stream on the present link is.
+    cursor: Cursor,
+    /// A record of which not all bytes are there.
+    part: Vec<u8>,
+    /// What was received from `settled` on: where each piece ends, and its bytes; 0 for a skip.
+    pieces: VecDeque<(Position, u32)>,
+}
+
+#[derive(Debug)]
+struct Watch {
+    queue: QueueKey,
+    link: LinkId,
+    stream: StreamIndex,
+    told: Position,
+}
+
+/// The store of a client. Nothing in it survives the process.
+#[derive(Debug)]
+pub(super) struct ClientStore {
+    identity: Identity,
+    queue: QueueId,
+    outboxes: [Outbox; CLASSES],
+    watches: Vec<Watch>,
+    incoming: Vec<Incoming>,
+    pub(super) inbox: VecDeque<Arrived>,
+    record_bytes_max: u32,
+}
+
+impl ClientStore {
+    pub(super) fn new(identity: Identity, queue: QueueId, record_bytes_max: u32) -> Self {
+        Self {
+            identity,
+            queue,
+            outboxes: Default::default(),
+            watches: Vec::new(),
+            incoming: Vec::new(),
+            inbox: VecDeque::new(),
+            record_bytes_max,
+        }
+    }
+
+    pub(super) fn outbox(&mut self, class: u8) -> &mut Outbox {
+        &mut self.outboxes[usize::from(class) % CLASSES]
+    }
+
+    /// Records and bytes that are not acknowledged.
+    pub(super) fn unacknowledged(&self) -> (usize, usize) {
+        let records = self.outboxes.iter().map(Outbox::len).sum();
+        (records, self.outboxes.iter().map(Outbox::bytes).sum())
+    }
+
+    /// Everything of the stream before `through` is settled. Returns how many bytes of records
+    /// that are.
+    pub(super) fn settle(&mut self, source: &StreamKey, through: Position) -> u32 {
+        let Some(incoming) = self.incoming.iter_mut().find(|known| known.source == *source) else {
+            return 0;
+        };
+        let mut bytes = 0u32;
+        while let Some((end, length)) = incoming.pieces.front().copied()
+            && (end <= through || length == 0)
+        {
+            incoming.pieces.pop_front();
+            incoming.settled = end;
+            bytes = bytes.saturating_add(length);
+        }
+        bytes
+    }
+
+    fn stream(&mut self, source: &StreamKey) -> &mut Incoming {
+        let same = |known: &StreamKey| known.owner == source.owner && known.queue == source.queue;
+        let at = match self.incoming.iter().position(|known| same(&known.source)) {
+            Some(at) if self.incoming[at].source.epoch == source.epoch => at,
+            Some(at) => {
+                // A new life of the other log: its positions start anew.
+                self.incoming[at] = Incoming::new(*source);
+                at
+            }
+            None => {
+                self.incoming.push(Incoming::new(*source));
+                self.incoming.len() - 1
+            }
+        };
+        &mut self.incoming[at]
+    }
+}
+
+impl Incoming {
+    const fn new(source: StreamKey) -> Self {
+        Self {
+            source,
+            settled: Position(0),
+            received: Position(0),
+            cursor: Cursor::at(Position(0)),
+            part: Vec::new(),
+            pieces: VecDeque::new(),
+        }
+    }
+
+    /// Takes a whole record; what was handed out before a broken link comes again and is dropped.
+    fn push(&mut self, bytes: Vec<u8>, inbox: &mut VecDeque<Arrived>) {
+        let position = self.cursor.position;
+        self.cursor = Cursor::at(Position(position.0 + 1));
+        if position < self.received {
+            return;
+        }
+        self.received = self.cursor.position;
+        self.pieces.push_back((self.received, bytes.len() as u32));
+        inbox.push_back(Arrived { source: self.source, position, bytes });
+    }
+}
+
+impl Store for ClientStore {
+    fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    fn restore(&self, _each: &mut dyn FnMut(Key, &[u8])) {}
+
+    fn post(&mut self, _: u64, _: &mut [u8], _: &mut dyn Route) -> Result<Posted, PostError> {
+        Err(PostError::Io)
+    }
+
+    fn take(
+        &mut self,
+        _wall_ms: u64,
+        source: &StreamKey,
+        records: &Records,
+        bytes: &[u8],
+        _arrival: Arrival,
+        _route: &mut dyn Route,
+    ) -> Result<(), Failure> {
+        let record_bytes_max = self.record_bytes_max as usize;
+        let mut inbox = std::mem::take(&mut self.inbox);
+        let incoming = self.stream(source);
+        if records.first != incoming.cursor {
+            self.inbox = inbox;
+            return Err(Failure::Corrupt);
+        }
+        let mut completed = 0;
+        let mut rest = bytes;
+        if !incoming.part.is_empty() && records.completed > 0 {
+            let length = u32::from_le_bytes([
+                incoming.part[4],
+                incoming.part[5],
+                incoming.part[6],
+                incoming.part[7],
+            ]) as usize;
+            let missing = length.saturating_sub(incoming.part.len()).min(rest.len());
+            incoming.part.extend_from_slice(&rest[..missing]);
+            rest = &rest[missing..];
+            let whole = std::mem::take(&mut incoming.part);
+            incoming.push(whole, &mut inbox);
+            completed = 1;
+        }
+        let whole = rest.len().saturating_sub(records.tail_bytes as usize);
+        for (_, entry) in Entries::new(&rest[..whole]) {
+            incoming.push(entry.to_vec(), &mut inbox);
+            completed += 1;
+        }
+        let tail = &rest[whole..];
+        incoming.part.extend_from_slice(tail);
+        incoming.cursor.offset = incoming.part.len() as u32;
+        let sound = completed == records.completed
+            && (incoming.part.is_empty() || incoming.part.len() >= 8)
+            && incoming.part.len() <= record_bytes_max;
+        self.inbox = inbox;
+        if sound { Ok(()) } else { Err(Failure::Corrupt) }
+    }
+
+    fn take_skip(
+        &mut self,
+        source: &StreamKey,
+        first: Position,
+        next: Position,
+        _reason: SkipReason,
+    ) -> Result<(), Failure> {
+        let incoming = self.stream(source);
+        if first > incoming.cursor.position {
+            return Err(Failure::Corrupt);
+        }
+        incoming.part.clear();
+        incoming.cursor = Cursor::at(next.max(incoming.cursor.position));
+        if incoming.received < next {
+            // Nothing will come there; but the order of settlement is kept.
+            incoming.received = next;
+            if incoming.pieces.is_empty() {
+                incoming.settled = next;
+            } else {
+                incoming.pieces.push_back((next, 0));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the program has settled: from there it comes again after a broken link.
+    fn inbound(&self, source: &StreamKey) -> (Epoch, Cursor) {
+        let known = self.incoming.iter().find(|known| known.source == *source);
+        (source.epoch, Cursor::at(known.map_or(Position(0), |known| known.settled)))
+    }
+
+    fn ensure_queue(&mut self, name: &Name, _kind: QueueKind) -> Result<QueueId, PostError> {
+        Ok(name.queue_id())
+    }
+
+    fn holding(&self, queue: QueueKey) -> Option<Holding> {
+        let outbox = self.outboxes.get(usize::from(queue.class))?;
+        let held = queue.queue == self.queue;
+        held.then(|| Holding { released: outbox.released(), next: outbox.next() })
+    }
+
+    fn watch(&mut self, queue: QueueKey, link: LinkId, stream: StreamIndex) -> Option<Holding> {
+        let holding = self.holding(queue)?;
+        self.watches.retain(|watch| watch.queue != queue);
+        self.watches.push(Watch { queue, link, stream, told: holding.next });
+        Some(holding)
+    }
+
+    fn unwatch(&mut self, link: LinkId) {
+        self.watches.retain(|watch| watch.link != link);
+        for incoming in &mut self.incoming {
+            incoming.cursor = Cursor::at(incoming.settled);
+            incoming.part = Vec::new();
+        }
+    }
+
+    fn grown(&mut self) -> Option<Growth> {
+        for watch in &mut self.watches {
+            let next = self.outboxes[usize::from(watch.queue.class)].next();
+            if next > watch.told {
+                watch.told = next;
+                return Some(Growth { link: watch.link, stream: watch.stream, next });
+            }
+        }
+        None
+    }
+
+    fn fill(
+        &mut self,
+        _wall_ms: u64,
+        queue: QueueKey,
+        first: Cursor,
+        bytes_max: u32,
+        out: &mut Vec<u8>,
+    ) -> Result<Fill, Failure> {
+        Ok(self.outboxes[usize::from(queue.class)].fill(first, bytes_max, out))
+    }
+
+    fn release(&mut self, queue: QueueKey, through: Position) {
+        self.outboxes[usize::from(queue.class)].release(through);
+    }
+
+    fn dead_letter(&mut self, _: QueueKey, _: Position) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn persist(&mut self, _: Key, _: &[u8]) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn forget(&mut self, _: Key) {}
+
+    fn renumber(&mut self, epoch: Epoch) -> Result<(), Failure> {
+        self.identity.epoch = epoch;
+        self.outboxes.iter_mut().for_each(Outbox::renumber);
+        Ok(())
+    }
+
+    fn maintain(&mut self, _: u64) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn set_limits(&mut self, _: QueueLimits, _: &[(Name, QueueLimits)]) {}
+
+    fn put_setting(&mut self, _: &str, _: &[u8]) -> Result<(), Failure> {
+        Err(Failure::Full)
+    }
+
+    fn setting(&self, _: &str) -> Option<&[u8]> {
+        None
+    }
+
+    fn queue(&self, _: u64, _: &Name) -> Option<QueueInfo> {
+        None
+    }
+
+    fn queues(&self, _: u64, _: Option<&str>, _: usize) -> Vec<QueueInfo> {
+        Vec::new()
+    }
+
+    fn peek(
+        &mut self,
+        _: QueueId,
+        _: u64,
+        _: usize,
+        _: &mut dyn FnMut(Place, &Record<'_>),
+    ) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn purge(&mut self, _: QueueId, _: Option<&[RecordId]>) -> Result<Purge, Failure> {
+        Err(Failure::Full)
+    }
+
+    fn forget_queue(&mut self, _: QueueId) -> bool {
+        false
+    }
+
+    fn entry(
+        &mut self,
+        _: QueueKey,
+        _: Position,
+        _: &mut dyn FnMut(Place, &Record<'_>),
+    ) -> Result<bool, Failure> {
+        Ok(false)
+    }
+
+    fn read(
+        &mut self,
+        from: u64,
+        _: usize,
+        _: &mut dyn FnMut(u64, &Record<'_>) -> bool,
+    ) -> Result<u64, Failure> {
+        Ok(from)
+    }
+
+    fn latest(
+        &mut self,
+        _: &str,
+        _: &[u8],
+        _: &mut dyn FnMut(u64, &Record<'_>),
+    ) -> Result<bool, Failure> {
+        Ok(false)
+    }
+
+    fn create_consumer(&mut self, _: u64, _: &Consumer, _: bool) -> Result<QueueId, PostError> {
+        Err(PostError::QueuesFull(0))
+    }
+
+    fn consumers(&self) -> Vec<Consumer> {
+        Vec::new()
+    }
+
+    fn remove_consumer(&mut self, _: &Name) -> bool {
+        false
+    }
+
+    fn counters(&self) -> Counters {
+        Counters::default()
+    }
+
+    fn log_bytes(&self) -> u64 {
+        0
+    }
+
+    fn ordinals(&self) -> [u64; 2] {
+        [0, 0]
+    }
+
+    fn close(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn dirty(&self) -> bool {
+        false
+    }
+
+    fn commit(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+}

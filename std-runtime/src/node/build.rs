@@ -1,0 +1,214 @@
+//! From options to a machine, a store and an engine.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant as StdInstant, SystemTime, UNIX_EPOCH};
+
+use replcore::Timer;
+use replcore::contract::LinkId;
+use replcore::lease::{LeaseServer, LeaseSlot};
+use replcore::link::LinkSettings;
+use replcore::node::{DialSlot, DialTarget, LinkSlot, Node, NodeConfig, NodeEvent, NodeMemory};
+use replcore::rng::Rng;
+use replcore::stream::{Address as ShortText, Name};
+use replcore::wire::{FEATURE_LZ4, Level, Role};
+
+use super::host::{Host, NodeEngine};
+use crate::driver::{Reactor, ReactorConfig};
+use crate::engine::{Engine, EngineConfig, Router, Ways};
+use crate::options::{Compression, Durability, LinkMode, NodeOptions, NodeRole};
+use crate::service::Service;
+use crate::store::{Config, FileDisk, SegmentStore, Store};
+use crate::tls::{Tls, TlsFiles};
+
+/// Opens the store and puts the parts together.
+pub(super) fn host(options: NodeOptions) -> Result<Rc<Host>, String> {
+    check(&options)?;
+    let tls = options.tls.as_ref().map(load_tls).transpose()?;
+    if let Some(tls) = &tls
+        && tls.name() != options.name
+    {
+        return Err(format!(
+            "the certificate is for {}, but this node is {}; use the certificate of {}",
+            tls.name(),
+            options.name,
+            options.name
+        ));
+    }
+    let mut rng = Rng::new(entropy());
+    let disk = FileDisk::open(&options.folder)?;
+    let store = SegmentStore::open(disk, &options.name, store_config(&options, &mut rng))?;
+    let start = StdInstant::now();
+    let engine = engine(&options, store, &mut rng);
+    let reactor = Reactor::new(
+        ReactorConfig {
+            links_max: options.limits.links_max,
+            frame_bytes_max: options.limits.frame_bytes_max,
+            write_stall: Duration::from_millis(options.deadlines.write_stall_ms.into()),
+        },
+        engine,
+        start,
+    );
+    let service = Service::new(
+        reactor.clone(),
+        options.name,
+        options.consumers,
+        options.limits.message_bytes_max,
+    );
+    service.configure_rules(options.rules.clone()).map_err(|error| error.message)?;
+    Ok(Rc::new(Host::new(reactor, service, options, tls, start)))
+}
+
+pub(super) fn load_tls(files: &crate::options::TlsFiles) -> Result<Tls, String> {
+    let files =
+        TlsFiles { ca: files.ca.clone(), cert: files.certificate.clone(), key: files.key.clone() };
+    Tls::load(files).map_err(|error| error.to_string())
+}
+
+fn check(options: &NodeOptions) -> Result<(), String> {
+    for upstream in &options.upstreams {
+        if upstream.name == options.name {
+            return Err(format!("{} cannot be its own upstream", options.name));
+        }
+    }
+    if !options.advertise.is_empty() {
+        ShortText::new(&options.advertise)
+            .map_err(|error| format!("advertise = {:?}: {error}", options.advertise))?;
+    }
+    let limits = &options.limits;
+    if limits.link_buffer_bytes < 2 * limits.frame_bytes_max {
+        return Err("limits.link_buffer_bytes must be at least twice limits.frame_bytes_max".into());
+    }
+    Ok(())
+}
+
+/// Something that differs from start to start and from node to node.
+fn entropy() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    // The standard hasher is keyed from the system's source of entropy.
+    let mut hasher = std::hash::RandomState::new().build_hasher();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    hasher.write_u128(now.as_nanos());
+    hasher.write_u32(std::process::id());
+    hasher.finish()
+}
+
+fn store_config(options: &NodeOptions, rng: &mut Rng) -> Config {
+    let limits = &options.limits;
+    let mut config = Config::new(rng.next_u64());
+    config.segment_bytes = limits.segment_bytes.into();
+    config.log_bytes_max = limits.log_bytes_max;
+    config.sync = options.durability == Durability::Synced;
+    config.message_bytes_max = limits.message_bytes_max;
+    config.queues_max = limits.queues_max;
+    config.consumers_max = options.consumers.consumers_max;
+    config.idempotency_keys_max = limits.idempotency_keys_max.into();
+    config.queue_limits = limits.queue;
+    config
+}
+
+fn node_config(options: &NodeOptions, store: &impl Store, rng: &mut Rng) -> NodeConfig {
+    let identity = store.identity();
+    let (limits, deadlines, lease) = (&options.limits, &options.deadlines, &options.lease);
+    let mut link = LinkSettings::new(options.name, identity.instance, identity.epoch);
+    if options.compression == Compression::Lz4 {
+        link.features |= FEATURE_LZ4;
+    }
+    link.frame_bytes_max = limits.frame_bytes_max;
+    link.window_bytes = limits.receive_window_bytes;
+    link.keepalive_ms = deadlines.keepalive_ms;
+    link.handshake_ms = deadlines.handshake_ms;
+    if options.durability == Durability::Written {
+        (link.level, link.level_min) = (Level::Written, Level::Written);
+    }
+    link.sharing.urgent_bytes_per_second = options.rates.class_0_bytes_per_second;
+    link.sharing.backlog_bytes_per_second = options.rates.link_bytes_per_second;
+    let mut config = NodeConfig::new(link, rng.next_u64());
+    config.hub = options.role == NodeRole::Hub;
+    config.lease.lease_ms_max = lease.lease_ms;
+    config.lease.admission.per_second = lease.admissions_per_second;
+    config.lease.admission.burst = lease.admissions_per_second.max(64);
+    config.address = ShortText::new(&options.advertise).ok();
+    config.dial.retry_ms_min = deadlines.reconnect_ms;
+    config.dial.retry_ms_max = deadlines.reconnect_ms_max;
+    if let LinkMode::Poll { interval_ms } = options.mode {
+        config.dial.poll_interval_ms = interval_ms;
+    }
+    config.register.register_ms = lease.register_ms;
+    config.register.lease_ms = lease.lease_ms;
+    config
+}
+
+/// Memory for the life of the process: a node is started once.
+fn leak<T: Clone>(value: T, count: usize) -> &'static mut [T] {
+    Box::leak(vec![value; count].into_boxed_slice())
+}
+
+fn engine(options: &NodeOptions, store: SegmentStore<FileDisk>, rng: &mut Rng) -> NodeEngine {
+    let limits = &options.limits;
+    let config = node_config(options, &store, rng);
+    let upstreams = options
+        .upstreams
+        .iter()
+        .map(|peer| DialSlot::new(DialTarget::Upstream { queue: peer.name, dials: true }));
+    let leaves = options.dials.iter().map(|_| DialSlot::new(DialTarget::Leaf));
+    let dials: Vec<DialSlot> = upstreams.chain(leaves).collect();
+    let leases = LeaseServer::slots_for(limits.leaves_max);
+    let owners = limits.links_max as usize + dials.len();
+    let memory = NodeMemory {
+        links: leak(LinkSlot::FREE, limits.links_max as usize),
+        leases: leak(LeaseSlot::FREE, leases),
+        lease_timers: leak(Timer::NONE, leases),
+        dials: Box::leak(dials.into_boxed_slice()),
+        timers: leak(Timer::NONE, owners),
+        ready: leak(0, owners),
+    };
+    let engine_config = EngineConfig {
+        links_max: limits.links_max,
+        link_buffer_bytes: limits.link_buffer_bytes,
+        frame_bytes_max: limits.frame_bytes_max,
+        calls_max: limits.calls_max,
+        call_bytes_max: limits.call_bytes_max,
+        consumers_max: options.consumers.consumers_max,
+        compression: options.compression,
+        ..EngineConfig::default()
+    };
+    let upstreams: Vec<Name> = options.upstreams.iter().map(|peer| peer.name).collect();
+    let router = Router::new(options.name, config.hub, &upstreams);
+    let ways = Ways { follow, peer };
+    let now = replcore::time::Instant::ZERO;
+    let (mut engine, refused) =
+        Engine::new(engine_config, Node::new(config, memory), store, router, ways, now);
+    if refused > 0 {
+        tracing::warn!(
+            refused,
+            "stored registrations beyond limits.leaves_max, or of a later version, are passed over"
+        );
+    }
+    let names: Vec<Name> = engine
+        .machine()
+        .leases()
+        .leaves()
+        .filter_map(|slot| slot.registration().map(|registration| registration.name))
+        .collect();
+    for name in names {
+        engine.router_mut().add_leaf(name);
+    }
+    engine
+}
+
+fn follow(node: &Node<'static>, router: &mut Router, event: &NodeEvent) {
+    match *event {
+        NodeEvent::LeafUp { node: leaf, .. } => {
+            let slot = node.leases().find(leaf);
+            if let Some(registration) = slot.and_then(LeaseSlot::registration) {
+                router.add_leaf(registration.name);
+            }
+        }
+        NodeEvent::LeaseExpired { node: leaf } => router.remove_leaf(leaf),
+        _ => {}
+    }
+}
+
+fn peer(node: &Node<'static>, link: LinkId) -> Option<(Role, u32)> {
+    node.peer(link).map(|peer| (peer.role, peer.features))
+}

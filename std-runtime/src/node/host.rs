@@ -1,0 +1,534 @@
+//! What a running node does beside moving records: connections, requests, and looking after them.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::rc::Rc;
+use std::time::{Duration, Instant as StdInstant};
+
+use replcore::contract::{DialIndex, LinkId};
+use replcore::lease::{LeaseSlot, LeaseState};
+use replcore::node::{Node, NodeError, NodeEvent};
+use replcore::stream::{CLASSES, Name, NodeId, QueueId, QueueKey};
+use replcore::wire::Role;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::listen::Accepted;
+use crate::api::{ApiError, ErrorKind, NodeStatus, Outcome, Reply, Request, Status};
+use crate::driver::{Reactor, Stream, count};
+use crate::engine::{Engine, IncomingCall};
+use crate::handle::Pending;
+use crate::options::{NodeOptions, NodeRole, Peer};
+use crate::service::{Service, parse_name};
+use crate::store::{FileDisk, SegmentStore, Store};
+use crate::tls::Tls;
+
+pub(super) type NodeStore = SegmentStore<FileDisk>;
+pub(super) type NodeEngine = Engine<Node<'static>, NodeStore>;
+type NodeReactor = Reactor<Node<'static>, NodeStore>;
+
+/// How often the TLS files are looked at.
+const TLS_PERIOD: Duration = Duration::from_secs(5);
+/// Most nodes in one answer.
+const NODES_MAX: usize = 1000;
+
+/// A running node.
+pub(super) struct Host {
+    pub(super) reactor: Rc<NodeReactor>,
+    service: Service<Node<'static>, NodeStore>,
+    options: RefCell<NodeOptions>,
+    tls: Option<Tls>,
+    start: StdInstant,
+    /// Connections that are open or in their TLS handshake.
+    connections: Cell<u32>,
+    calls_at_work: Cell<u32>,
+    /// How each place that this node dials is.
+    places: RefCell<Vec<String>>,
+    stopping: Cell<bool>,
+}
+
+impl Host {
+    pub(super) fn new(
+        reactor: Rc<NodeReactor>,
+        service: Service<Node<'static>, NodeStore>,
+        options: NodeOptions,
+        tls: Option<Tls>,
+        start: StdInstant,
+    ) -> Self {
+        let places = options.upstreams.len() + options.dials.len();
+        Self {
+            reactor,
+            service,
+            options: RefCell::new(options),
+            tls,
+            start,
+            connections: Cell::new(0),
+            calls_at_work: Cell::new(0),
+            places: RefCell::new(vec!["not connected yet".to_owned(); places]),
+            stopping: Cell::new(false),
+        }
+    }
+
+    /// Whether one more connection may be accepted. Dials keep a place each.
+    pub(super) fn has_room(&self) -> bool {
+        let kept = self.places.borrow().len() as u32;
+        !self.stopping.get()
+            && self.connections.get() + kept < self.options.borrow().limits.links_max
+    }
+
+    fn handshake(&self) -> Duration {
+        Duration::from_millis(self.options.borrow().deadlines.handshake_ms.into())
+    }
+
+    pub(super) fn drain_deadline(&self) -> Duration {
+        Duration::from_millis(self.options.borrow().deadlines.drain_ms.into())
+    }
+
+    /// Runs an accepted connection to its end.
+    pub(super) async fn run_accepted(self: Rc<Self>, accepted: Accepted) {
+        self.connections.set(self.connections.get() + 1);
+        let opened = match accepted {
+            Accepted::Tcp(stream) => {
+                Stream::accepted(stream, self.tls.as_ref(), self.handshake()).await
+            }
+            Accepted::Unix(stream) => Ok((stream, None)),
+        };
+        match opened {
+            Ok((stream, identity)) => self.reactor.clone().run_link(stream, None, identity).await,
+            Err(error) => {
+                count(&self.reactor.counters.refused, 1);
+                tracing::info!("a connection came to nothing: {error}");
+            }
+        }
+        self.connections.set(self.connections.get() - 1);
+    }
+
+    fn place(&self, dial: DialIndex) -> Option<Peer> {
+        let options = self.options.borrow();
+        options.upstreams.iter().chain(&options.dials).nth(usize::from(dial.0)).cloned()
+    }
+
+    fn set_place(&self, dial: DialIndex, state: impl Into<String>) {
+        if let Some(place) = self.places.borrow_mut().get_mut(usize::from(dial.0)) {
+            *place = state.into();
+        }
+    }
+
+    async fn dial(self: Rc<Self>, dial: DialIndex) {
+        let Some(peer) = self.place(dial) else { return };
+        let connect = Duration::from_millis(self.options.borrow().deadlines.connect_ms.into());
+        let dialed =
+            Stream::dial(&peer.address, self.tls.as_ref(), connect, self.handshake()).await;
+        let dialed =
+            dialed.map_err(|error| error.to_string()).and_then(
+                |(stream, identity)| match identity {
+                    Some(name) if name != peer.name => {
+                        Err(format!("the certificate there is for {name}, not for {}", peer.name))
+                    }
+                    _ => Ok((stream, identity)),
+                },
+            );
+        match dialed {
+            Ok((stream, identity)) => {
+                count(&self.reactor.counters.dialed, 1);
+                self.set_place(dial, "connected");
+                self.reactor.clone().run_link(stream, Some(dial), identity).await;
+            }
+            Err(error) => {
+                count(&self.reactor.counters.dials_failed, 1);
+                tracing::info!("cannot connect to {} at {}: {error}", peer.name, peer.address);
+                self.set_place(dial, format!("cannot connect to {}: {error}", peer.address));
+                self.reactor.with(|engine| engine.dial_failed(dial));
+            }
+        }
+    }
+
+    /// Follows what the turn has brought.
+    pub(super) fn after_turn(self: &Rc<Self>) {
+        loop {
+            let event = self.reactor.engine.borrow_mut().next_event();
+            let Some(told) = event else { break };
+            self.note(told.event);
+        }
+        loop {
+            let dial = self.reactor.engine.borrow_mut().next_dial();
+            let Some(dial) = dial else { break };
+            tokio::task::spawn_local(self.clone().dial(dial));
+        }
+        self.start_calls();
+    }
+
+    fn note(&self, event: NodeEvent) {
+        match event {
+            NodeEvent::LeafUp { node, .. } => {
+                tracing::info!(leaf = self.name_of(node), "a leaf has registered");
+            }
+            NodeEvent::LeafDown { node } => {
+                tracing::info!(leaf = self.name_of(node), "the link of a leaf has ended");
+            }
+            NodeEvent::LeaseExpired { node } => {
+                tracing::warn!(leaf = self.name_of(node), "a lease has ended; its queue is kept");
+            }
+            NodeEvent::PeerRefused { node, reason } => {
+                tracing::warn!(node = self.name_of(node), "a peer was refused: {reason:?}");
+            }
+            NodeEvent::Registered { dial, lease_ms } => self.registered(dial, lease_ms),
+            NodeEvent::UpstreamRefused { dial, reason } => {
+                if let Some(peer) = self.place(dial) {
+                    tracing::warn!(upstream = %peer.name, "it refuses this node: {reason:?}");
+                }
+                self.set_place(dial, format!("refused: {reason:?}"));
+            }
+            NodeEvent::DialDown { dial } => {
+                let mut places = self.places.borrow_mut();
+                let place = places.get_mut(usize::from(dial.0));
+                if let Some(place) =
+                    place.filter(|place| matches!(place.as_str(), "connected" | "registered"))
+                {
+                    *place = "the link has ended".to_owned();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The link to an upstream works, if it is the right one that answered.
+    fn registered(&self, dial: DialIndex, lease_ms: u32) {
+        let Some(wanted) = self.place(dial) else { return };
+        let engine = self.reactor.engine.borrow();
+        let link = engine.machine().dial(dial).and_then(|place| place.link());
+        let there = link.and_then(|link| engine.machine().peer(link));
+        drop(engine);
+        match (link, there) {
+            (Some(link), Some(there)) if there.name != wanted.name => {
+                let text = format!("{} answers there, not {}", there.name, wanted.name);
+                tracing::error!("{}: {text}; correct the name or the address", wanted.address);
+                self.set_place(dial, text);
+                self.reactor.cut(link);
+            }
+            _ => {
+                tracing::info!(upstream = %wanted.name, lease_ms, "registered");
+                self.set_place(dial, "registered");
+            }
+        }
+    }
+
+    fn name_of(&self, node: NodeId) -> String {
+        let engine = self.reactor.engine.borrow();
+        let slot = engine.machine().leases().find(node);
+        match slot.and_then(LeaseSlot::registration) {
+            Some(registration) => registration.name.as_str().to_owned(),
+            None => format!("#{:016x}", node.0),
+        }
+    }
+
+    fn start_calls(self: &Rc<Self>) {
+        let limits = self.options.borrow().limits;
+        loop {
+            let mut engine = self.reactor.engine.borrow_mut();
+            let busy = self.calls_at_work.get() >= limits.calls_max
+                || engine.call_bytes() >= limits.call_bytes_max as usize;
+            let Some(call) = (!busy).then(|| engine.next_call()).flatten() else { return };
+            let client = engine.machine().peer(call.link).is_some_and(|it| it.role == Role::Client);
+            drop(engine);
+            if call.call.reply || !client {
+                continue;
+            }
+            self.calls_at_work.set(self.calls_at_work.get() + 1);
+            tokio::task::spawn_local(self.clone().answer_call(call));
+        }
+    }
+
+    async fn answer_call(self: Rc<Self>, call: IncomingCall) {
+        let answer = match serde_json::from_slice::<Request>(&call.payload) {
+            Ok(request) => self.answer(request).await,
+            Err(error) => {
+                Err(ApiError::new(ErrorKind::Invalid, format!("the call does not decode: {error}")))
+            }
+        };
+        let payload = serde_json::to_vec(&Outcome::from(answer)).unwrap_or_default();
+        self.reactor.with(|engine| engine.reply(&call, payload));
+        self.calls_at_work.set(self.calls_at_work.get() - 1);
+    }
+
+    /// Serves the requests of this process.
+    pub(super) async fn serve(self: Rc<Self>, mut requests: mpsc::Receiver<Pending>) {
+        let calls_max = self.options.borrow().limits.calls_max as usize;
+        let at_work = std::sync::Arc::new(Semaphore::new(calls_max.max(1)));
+        loop {
+            let Ok(permit) = at_work.clone().acquire_owned().await else { return };
+            // The node runs on when nobody in this process can ask any more.
+            let Some(mut asked) = requests.recv().await else { return pending().await };
+            let host = self.clone();
+            tokio::task::spawn_local(async move {
+                let answer = tokio::select! {
+                    answer = host.answer(asked.request) => answer,
+                    () = asked.answer.closed() => return drop(permit),
+                };
+                let _ = asked.answer.send(answer);
+                drop(permit);
+            });
+        }
+    }
+
+    /// Answers any request.
+    async fn answer(&self, request: Request) -> Result<Reply, ApiError> {
+        match request {
+            Request::Nodes { after, limit } => Ok(self.nodes(after.as_deref(), limit)),
+            Request::Forget { node } => self.forget(&node).await,
+            Request::Status => Ok(Reply::Status(Box::new(self.status()))),
+            other => self.service.answer(other).await.unwrap_or(Ok(Reply::Done)),
+        }
+    }
+
+    fn nodes(&self, after: Option<&str>, limit: Option<u32>) -> Reply {
+        let limit = limit.map_or(100, |limit| limit as usize).clamp(1, NODES_MAX);
+        let engine = self.reactor.engine.borrow();
+        let after = after.unwrap_or_default();
+        let mut slots: Vec<(Name, &LeaseSlot)> = engine
+            .machine()
+            .leases()
+            .leaves()
+            .filter_map(|slot| Some((slot.registration()?.name, slot)))
+            .filter(|(name, _)| name.as_str() > after)
+            .collect();
+        slots.sort_unstable_by(|one, other| one.0.as_str().cmp(other.0.as_str()));
+        let more = slots.len() > limit;
+        slots.truncate(limit);
+        let status = |(name, slot): &(Name, &LeaseSlot)| node_status(&engine, name, slot);
+        Reply::Nodes { nodes: slots.iter().map(status).collect(), more }
+    }
+
+    async fn forget(&self, node: &str) -> Result<Reply, ApiError> {
+        let name = parse_name("node", node)?;
+        loop {
+            let turned = self.reactor.turned.notified();
+            let forgotten = self.reactor.with(|engine| {
+                let forgotten = engine.command(|machine, now| machine.forget(now, name.node_id()));
+                if forgotten.is_ok() {
+                    engine.router_mut().remove_leaf(name.node_id());
+                    engine.store_mut().forget_queue(name.queue_id());
+                    engine.commit_soon();
+                }
+                forgotten
+            });
+            match forgotten {
+                Ok(()) => break,
+                Err(NodeError::Busy) => turned.await,
+                Err(_) => {
+                    let text =
+                        format!("no leaf {node} is registered; `nodes` shows those that are");
+                    return Err(ApiError::new(ErrorKind::NotFound, text));
+                }
+            }
+        }
+        self.reactor.committed().await.map_err(crate::service::stopped)?;
+        Ok(Reply::Done)
+    }
+
+    fn status(&self) -> Status {
+        let options = self.options.borrow();
+        let places = self.places.borrow();
+        let engine = self.reactor.engine.borrow();
+        let identity = engine.store().identity();
+        let upstreams: BTreeMap<String, String> = options
+            .upstreams
+            .iter()
+            .zip(places.iter())
+            .map(|(peer, state)| (peer.name.as_str().to_owned(), state.clone()))
+            .collect();
+        let ready = !self.stopping.get()
+            && engine.stopped().is_none()
+            && (options.role == NodeRole::Hub
+                || upstreams.values().all(|state| state == "registered"));
+        Status {
+            name: options.name.as_str().to_owned(),
+            role: options.role.as_str().to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            epoch: identity.epoch.0,
+            uptime_ms: self.start.elapsed().as_millis() as u64,
+            ready,
+            upstreams,
+            links: self.reactor.links_open().into(),
+            log_bytes: engine.store().log_bytes(),
+            ordinals: engine.store().ordinals(),
+            counters: self.counters(&engine),
+        }
+    }
+
+    fn counters(&self, engine: &NodeEngine) -> BTreeMap<String, u64> {
+        let (store, of_engine) = (engine.store().counters(), engine.counters());
+        let (node, sockets) = (engine.machine().stats(), &self.reactor.counters);
+        [
+            ("registered", node.registered),
+            ("renewed", node.renewed),
+            ("expired", node.expired),
+            ("peers_refused", node.refused),
+            ("fetched", of_engine.records_fetched),
+            ("stored", store.records_stored),
+            ("stored_bytes", store.record_bytes_stored),
+            ("dispatched", engine.router().dispatched()),
+            ("delivered", of_engine.records_delivered),
+            ("retried", node.link.repeated + store.records_known),
+            ("dropped", store.dropped),
+            ("messages_expired", store.expired),
+            ("purged", store.purged),
+            ("lost", store.lost),
+            ("skipped", store.skipped),
+            ("store_refused", store.refused + of_engine.records_refused),
+            ("store_records_known", store.records_known),
+            ("store_posts_known", store.posts_known),
+            ("store_records_corrupt", store.records_corrupt),
+            ("store_commits", store.commits),
+            ("store_written_bytes", store.log_bytes_written),
+            ("store_sync_microseconds", store.sync_us),
+            ("store_records_moved", store.records_moved),
+            ("store_segments_freed", store.segments_freed),
+            ("store_segments_quarantined", store.segments_quarantined),
+            ("store_queues_refused", store.queues_refused),
+            ("link_frames_bad_length", node.link.bad_length),
+            ("link_frames_bad_checksum", node.link.bad_checksum),
+            ("link_frames_bad_type", node.link.bad_type),
+            ("link_frames_bad_payload", node.link.bad_payload),
+            ("link_violations", node.link.violations),
+            ("link_silent", node.link.silent),
+            ("link_frames_repeated", node.link.repeated),
+            ("link_stalled", sockets.stalled.get()),
+            ("connections_accepted", sockets.accepted.get()),
+            ("connections_refused", sockets.refused.get()),
+            ("connections_dialed", sockets.dialed.get()),
+            ("connections_failed", sockets.dials_failed.get()),
+            ("read_bytes", sockets.bytes_read.get()),
+            ("written_bytes", sockets.bytes_written.get()),
+            ("records_frames_sent", of_engine.records_frames_sent),
+            ("records_frames_received", of_engine.records_frames_received),
+            ("compression_saved_bytes", of_engine.compressed_bytes_saved),
+            ("calls", of_engine.calls_received),
+            ("calls_too_long", of_engine.calls_too_long),
+            ("turns", self.reactor.turns()),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+    }
+
+    /// About once a second: peers that hang, and the TLS files.
+    pub(super) async fn look_after(self: Rc<Self>) {
+        let watching = async {
+            match &self.tls {
+                Some(tls) => tls.clone().watch(TLS_PERIOD).await,
+                None => pending().await,
+            }
+        };
+        let cutting = async {
+            loop {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                self.reactor.cut_stalled();
+            }
+        };
+        tokio::join!(watching, cutting);
+    }
+
+    /// Takes what may change while the node runs.
+    pub(super) fn reload(&self, new: NodeOptions) -> Result<(), String> {
+        let old = self.options.borrow().clone();
+        let mut like_old = new.clone();
+        like_old.rules = old.rules.clone();
+        like_old.limits.queue = old.limits.queue;
+        like_old.deadlines = old.deadlines;
+        if like_old != old {
+            return Err(
+                "only rules, limits of queues, deadlines and the contents of the TLS files \
+                        can change while the node runs; restart it for the rest"
+                    .into(),
+            );
+        }
+        if new.rules != old.rules {
+            self.service.configure_rules(new.rules.clone()).map_err(|error| error.message)?;
+        }
+        self.reactor.with(|engine| engine.store_mut().set_limits(new.limits.queue, &[]));
+        if let Some(tls) = &self.tls {
+            tls.reload().map_err(|error| error.to_string())?;
+        }
+        *self.options.borrow_mut() = new;
+        Ok(())
+    }
+
+    /// Takes no posts and no connections any more.
+    pub(super) fn stop_taking(&self) {
+        self.stopping.set(true);
+        self.service.stop();
+    }
+
+    /// Whether all that connected readers are to get has been acknowledged.
+    pub(super) fn is_drained(&self) -> bool {
+        self.undelivered().is_empty()
+    }
+
+    /// What connected readers have not acknowledged, by queue.
+    pub(super) fn undelivered(&self) -> Vec<(String, u64)> {
+        let engine = self.reactor.engine.borrow();
+        let store = engine.store();
+        let waiting = |queue: QueueId| -> u64 {
+            (0..CLASSES as u8)
+                .filter_map(|class| store.holding(QueueKey { queue, class }))
+                .map(|holding| holding.next.0 - holding.released.0)
+                .sum()
+        };
+        let mut queues: Vec<QueueId> =
+            engine.read_queues().filter(|queue| waiting(*queue) > 0).collect();
+        queues.dedup();
+        let name = |queue: QueueId| {
+            let options = self.options.borrow();
+            let upstream = options.upstreams.iter().find(|peer| peer.name.queue_id() == queue);
+            let text = upstream.map(|peer| peer.name.as_str().to_owned());
+            text.unwrap_or_else(|| self.name_in(&engine, queue))
+        };
+        queues.into_iter().map(|queue| (name(queue), waiting(queue))).collect()
+    }
+
+    fn name_in(&self, engine: &NodeEngine, queue: QueueId) -> String {
+        let slot = engine.machine().leases().find(NodeId(queue.0));
+        let leaf = slot.and_then(LeaseSlot::registration);
+        let consumers = engine.store().consumers();
+        let is = |text: &str| Name::new(text).is_ok_and(|name| name.queue_id() == queue);
+        match leaf {
+            Some(leaf) => leaf.name.as_str().to_owned(),
+            None => consumers
+                .into_iter()
+                .find(|consumer| is(&consumer.name))
+                .map_or_else(|| format!("#{:016x}", queue.0), |consumer| consumer.name),
+        }
+    }
+
+    pub(super) fn say_good_bye(&self) {
+        self.reactor.with(|engine| engine.command(|machine, now| machine.stop(now)));
+    }
+}
+
+fn node_status(engine: &NodeEngine, name: &Name, slot: &LeaseSlot) -> NodeStatus {
+    let link: Option<LinkId> = slot.link();
+    let state = match (slot.state(), link) {
+        (LeaseState::Held, Some(_)) => "live",
+        (LeaseState::Held, None) => "silent",
+        (LeaseState::Expired, _) => "expired",
+    };
+    let lease_left_ms = match slot.state() {
+        LeaseState::Held => slot.until().millis_since(engine.now()),
+        LeaseState::Expired => 0,
+    };
+    let registration = slot.registration();
+    let address = registration.and_then(|registration| registration.address);
+    let peer = link.and_then(|link| engine.machine().peer(link));
+    let queue = engine.store().queue(engine.wall_ms(), name);
+    NodeStatus {
+        name: name.as_str().to_owned(),
+        state: state.to_owned(),
+        address: address.map_or_else(String::new, |address| address.as_str().to_owned()),
+        lease_left_ms,
+        round_trip_us: peer.map_or(0, |peer| peer.round_trip_us.into()),
+        queued: queue.as_ref().map_or(0, |queue| queue.messages.iter().sum()),
+        delivered_total: queue.as_ref().map_or(0, |queue| queue.acknowledged_total),
+        fetched_total: engine.fetched(name.node_id()),
+    }
+}

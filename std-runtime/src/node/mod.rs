@@ -1,0 +1,210 @@
+//! A node, from start to stop: one thread, one store, its listeners and links.
+
+mod build;
+mod host;
+mod listen;
+
+use std::sync::mpsc as std_mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant as StdInstant};
+
+use tokio::sync::mpsc;
+
+use self::host::Host;
+use self::listen::Listener;
+use crate::handle::NodeHandle;
+use crate::options::{Address, NodeOptions};
+use crate::store::Store as _;
+
+/// How a node ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StopReport {
+    /// Messages that are still on their way to readers that were connected, by queue. They are
+    /// stored and go on after the next start.
+    pub left: Vec<(String, u64)>,
+    /// Why the node ended by itself.
+    pub error: Option<String>,
+}
+
+#[derive(Debug)]
+enum Control {
+    Stop,
+    Abort,
+    Reload(Box<NodeOptions>, std_mpsc::SyncSender<Result<(), String>>),
+}
+
+/// A node that runs.
+#[derive(Debug)]
+pub struct Running {
+    addresses: Vec<Address>,
+    control: mpsc::UnboundedSender<Control>,
+    thread: Option<JoinHandle<StopReport>>,
+}
+
+/// Starts a node on a thread of its own. When this answers, the store is open and the node listens.
+///
+/// # Errors
+/// One line that names what is wrong and what to do; nothing runs.
+pub fn start(options: NodeOptions) -> Result<(NodeHandle, Running), String> {
+    let (handle, requests) = NodeHandle::new();
+    let (control, controls) = mpsc::unbounded_channel();
+    let (started, starting) = std_mpsc::sync_channel(1);
+    let thread = std::thread::Builder::new()
+        .name(format!("node {}", options.name))
+        .spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .max_blocking_threads(2)
+                .build();
+            let runtime = match runtime {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    let _ = started.send(Err(format!("cannot start the runtime: {error}")));
+                    return StopReport::default();
+                }
+            };
+            let local = tokio::task::LocalSet::new();
+            local.block_on(&runtime, run(options, requests, controls, &started))
+        })
+        .map_err(|error| format!("cannot start a thread: {error}"))?;
+    match starting.recv() {
+        Ok(Ok(addresses)) => Ok((handle, Running { addresses, control, thread: Some(thread) })),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err("the node's thread ended while it started; see the log".into()),
+    }
+}
+
+impl Running {
+    /// Where it listens, with the port that the system chose for port 0.
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// Asks the node to hand over what is under way and to end, within its drain deadline.
+    pub fn stop(&self) {
+        let _ = self.control.send(Control::Stop);
+    }
+
+    /// Ends the node at once, as a crash would, but for what is on disk already. For tests.
+    pub fn abort(&self) {
+        let _ = self.control.send(Control::Abort);
+    }
+
+    /// Takes from `options` what can change while the node runs: rules, limits of queues, TLS
+    /// files. The rest must be as it was.
+    ///
+    /// # Errors
+    /// What cannot change has changed, or something is not sound; nothing has changed.
+    pub fn reload(&self, options: NodeOptions) -> Result<(), String> {
+        let (answer, answered) = std_mpsc::sync_channel(1);
+        let stopped = || "the node has stopped".to_owned();
+        self.control.send(Control::Reload(Box::new(options), answer)).map_err(|_| stopped())?;
+        answered.recv_timeout(Duration::from_secs(10)).map_err(|_| stopped())?
+    }
+
+    /// Whether the node has ended.
+    pub fn is_finished(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Waits until the node has ended.
+    pub fn join(mut self) -> StopReport {
+        let panicked = || StopReport {
+            error: Some("the node's thread panicked; this is a defect, see the log".into()),
+            ..StopReport::default()
+        };
+        match self.thread.take() {
+            Some(thread) => thread.join().unwrap_or_else(|_| panicked()),
+            None => StopReport::default(),
+        }
+    }
+}
+
+type Started = std_mpsc::SyncSender<Result<Vec<Address>, String>>;
+
+async fn run(
+    options: NodeOptions,
+    requests: mpsc::Receiver<crate::handle::Pending>,
+    mut controls: mpsc::UnboundedReceiver<Control>,
+    started: &Started,
+) -> StopReport {
+    let opened = Listener::open_all(&options).and_then(|listeners| {
+        let host = build::host(options)?;
+        Ok((listeners, host))
+    });
+    let (listeners, host) = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            let _ = started.send(Err(error));
+            return StopReport::default();
+        }
+    };
+    let addresses = listeners.iter().map(Listener::address).collect();
+    let mut accepting = tokio::task::JoinSet::new();
+    for listener in listeners {
+        accepting.spawn_local(listener.run(host.clone()));
+    }
+    let after = host.clone();
+    let mut turns =
+        tokio::task::spawn_local(host.reactor.clone().run_turns(move |_| after.after_turn()));
+    let serving = tokio::task::spawn_local(host.clone().serve(requests));
+    let looking_after = tokio::task::spawn_local(host.clone().look_after());
+    let _ = started.send(Ok(addresses));
+
+    let mut report = StopReport::default();
+    loop {
+        tokio::select! {
+            stopped = &mut turns => {
+                let why = match stopped {
+                    Ok(stopped) => crate::service::stopped(stopped).message,
+                    Err(_) => "the node's task panicked; this is a defect, see the log".into(),
+                };
+                tracing::error!("{why}");
+                report.error = Some(why);
+                break;
+            }
+            control = controls.recv() => match control {
+                Some(Control::Reload(options, answer)) => drop(answer.send(host.reload(*options))),
+                Some(Control::Abort) => return report,
+                Some(Control::Stop) | None => {
+                    drop(accepting);
+                    report.left = drain(&host).await;
+                    break;
+                }
+            },
+        }
+    }
+    serving.abort();
+    looking_after.abort();
+    turns.abort();
+    if report.error.is_none()
+        && let Err(reason) = host.reactor.engine.borrow_mut().store_mut().close()
+    {
+        report.error = Some(format!("the store could not be closed ({reason:?})"));
+    }
+    report
+}
+
+/// Lets what is under way arrive; answers what did not.
+async fn drain(host: &Host) -> Vec<(String, u64)> {
+    let deadline = StdInstant::now() + host.drain_deadline();
+    host.stop_taking();
+    loop {
+        let turned = host.reactor.turned.notified();
+        if host.is_drained() || tokio::time::timeout_at(deadline.into(), turned).await.is_err() {
+            break;
+        }
+    }
+    let left = host.undelivered();
+    host.say_good_bye();
+    let last = StdInstant::now() + Duration::from_secs(1);
+    loop {
+        let turned = host.reactor.turned.notified();
+        if host.reactor.links_open() == 0
+            || tokio::time::timeout_at(last.into(), turned).await.is_err()
+        {
+            break;
+        }
+    }
+    left
+}
