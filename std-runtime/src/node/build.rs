@@ -18,12 +18,13 @@ use crate::engine::{Engine, EngineConfig, Router, Ways};
 use crate::options::{Compression, Durability, LinkMode, NodeOptions, NodeRole};
 use crate::service::Service;
 use crate::store::{Config, FileDisk, SegmentStore, Store};
-use crate::tls::{Tls, TlsFiles};
+use crate::tls::Tls;
 
 /// Opens the store and puts the parts together.
 pub(super) fn host(options: NodeOptions) -> Result<Rc<Host>, String> {
     check(&options)?;
-    let tls = options.tls.as_ref().map(load_tls).transpose()?;
+    let tls = options.tls.clone().map(Tls::load).transpose();
+    let tls = tls.map_err(|error| error.to_string())?;
     if let Some(tls) = &tls
         && tls.name() != options.name
     {
@@ -56,12 +57,6 @@ pub(super) fn host(options: NodeOptions) -> Result<Rc<Host>, String> {
     );
     service.configure_rules(options.rules.clone()).map_err(|error| error.message)?;
     Ok(Rc::new(Host::new(reactor, service, options, tls, start)))
-}
-
-pub(super) fn load_tls(files: &crate::options::TlsFiles) -> Result<Tls, String> {
-    let files =
-        TlsFiles { ca: files.ca.clone(), cert: files.certificate.clone(), key: files.key.clone() };
-    Tls::load(files).map_err(|error| error.to_string())
 }
 
 fn check(options: &NodeOptions) -> Result<(), String> {
