@@ -11,13 +11,16 @@ use crate::api::DispatchRule;
 use crate::schema::Schema;
 use crate::store::{LimitPolicy, QueueLimits};
 
-/// Where to listen or to dial: `host:port`, or `unix:/path/of/socket`.
+/// Where to listen or to dial: `host:port`, `unix:/path/of/socket`, or `serial:host:port`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
     /// A host name or IP address and a port, `host:port` or `[v6]:port`.
     Tcp(String),
     /// The path of a Unix socket.
     Unix(PathBuf),
+    /// A host and port where a serial server brings a line with COBS packets, for devices. Without
+    /// TLS.
+    Serial(String),
 }
 
 impl FromStr for Address {
@@ -29,6 +32,12 @@ impl FromStr for Address {
                 return Err(format!("`{text}` names no path; write unix:/path/of/socket"));
             }
             return Ok(Self::Unix(PathBuf::from(path)));
+        }
+        if let Some(line) = text.strip_prefix("serial:") {
+            return match line.parse() {
+                Ok(Self::Tcp(line)) => Ok(Self::Serial(line)),
+                _ => Err(format!("`{text}` is not a serial line; write serial:host:port")),
+            };
         }
         let malformed = || format!("`{text}` is not an address; write host:port or unix:/path");
         let (host, port) = text.rsplit_once(':').ok_or_else(malformed)?;
@@ -45,6 +54,7 @@ impl fmt::Display for Address {
         match self {
             Self::Tcp(text) => f.write_str(text),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Serial(text) => write!(f, "serial:{text}"),
         }
     }
 }
@@ -339,10 +349,16 @@ mod tests {
 
     #[test]
     fn addresses_are_read_and_written() {
-        for text in ["127.0.0.1:8080", "[::1]:80", "hub.example:1", "unix:/run/replcore.sock"] {
+        for text in [
+            "127.0.0.1:8080",
+            "[::1]:80",
+            "hub.example:1",
+            "unix:/run/replcore.sock",
+            "serial:127.0.0.1:4000",
+        ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
-        for text in ["", "host", "host:", ":80", "host:99999", "::1:80", "unix:"] {
+        for text in ["", "host", "host:", ":80", "host:99999", "::1:80", "unix:", "serial:x"] {
             assert!(text.parse::<Address>().is_err(), "{text}");
         }
     }

@@ -659,7 +659,9 @@ fn address(text: &str) -> Result<(), String> {
 fn host_port(text: &str) -> Result<(), String> {
     match text.parse::<Address>()? {
         Address::Tcp(_) => Ok(()),
-        Address::Unix(_) => Err(format!("`{text}`: HTTP is answered on host:port only")),
+        Address::Unix(_) | Address::Serial(_) => {
+            Err(format!("`{text}`: HTTP is answered on host:port only"))
+        }
     }
 }
 

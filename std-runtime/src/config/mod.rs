@@ -231,12 +231,16 @@ impl Config {
     }
 
     fn refuse_plaintext(&self, options: &NodeOptions) -> Result<(), ConfigError> {
-        if options.tls.is_some() || self.allow_plaintext {
+        if self.allow_plaintext {
             return Ok(());
         }
         let listen = options.listen.iter().map(ToString::to_string);
         for address in listen.chain(self.http_listen.iter().cloned()) {
-            if !address.starts_with("unix:") && !is_loopback(&address) {
+            // A serial line has no TLS, whatever the others have.
+            let line = address.strip_prefix("serial:");
+            let secured = options.tls.is_some() && line.is_none();
+            let local = address.starts_with("unix:") || is_loopback(line.unwrap_or(&address));
+            if !secured && !local {
                 return Err(ConfigError::new(format!(
                     "will not listen on {address} without TLS: anybody who reaches it could read, \
                      post and delete everything; give --tls-ca, --tls-cert and --tls-key (`replcore \

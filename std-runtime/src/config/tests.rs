@@ -112,7 +112,9 @@ fn without_tls_a_node_listens_on_loopback_unless_told_in_plain_words() {
         assert!(error.contains("without TLS") && error.contains("allow_plaintext"), "{error}");
         assert!(options(&format!("allow_plaintext = true\n{text}")).is_ok());
     }
-    for text in ["127.0.0.1:1", "[::1]:1", "localhost:1", "unix:/tmp/socket"] {
+    let line = "listen = [\"serial:10.0.0.1:1\"]\n[tls]\nca = \"a\"\ncert = \"b\"\nkey = \"c\"";
+    assert!(options(line).unwrap_err().contains("without TLS"), "a serial line never has it");
+    for text in ["127.0.0.1:1", "[::1]:1", "localhost:1", "unix:/tmp/socket", "serial:[::1]:1"] {
         assert!(options(&format!("listen = [\"{text}\"]")).is_ok(), "{text}");
     }
     assert!(options("[tls]\nca = \"x\"").unwrap_err().contains("three files"));

@@ -173,7 +173,8 @@ impl<M: Machine + 'static, S: Store + 'static> Reactor<M, S> {
             return;
         };
         self.with(|engine| {
-            engine.link_up(link, dialed, Transport::Stream, identity.map(|name| name.node_id()));
+            let identity = identity.map(|name| name.node_id());
+            engine.link_up(link, dialed, stream.transport(), identity);
         });
         let mut rest = Vec::new();
         let outcome = poll_fn(|cx| self.poll_link(cx, link, &mut stream, &mut rest)).await;
@@ -262,18 +263,22 @@ impl<M: Machine + 'static, S: Store + 'static> Reactor<M, S> {
                 Poll::Pending => break Poll::Pending,
             }
         };
+        // Even when nothing was written: what a layer holds back from before may go out now.
+        let flushed = stream.poll_flush(cx)?;
+        let waits = polled.is_pending() || flushed.is_pending();
         if wrote {
-            let flushed = stream.poll_flush(cx)?;
             drop(engine);
             self.wake_turn();
-            let stalled = polled.is_pending() || flushed.is_pending();
-            let since = stalled.then(StdInstant::now);
+            let since = waits.then(StdInstant::now);
             self.links.borrow_mut()[link.0 as usize].stalled_since = since;
-        } else if polled.is_pending() {
+        } else if !waits {
+            self.links.borrow_mut()[link.0 as usize].stalled_since = None;
+        } else {
             let task = &mut self.links.borrow_mut()[link.0 as usize];
             task.stalled_since.get_or_insert_with(StdInstant::now);
         }
-        Ok(polled)
+        // A link is closed once all is out, what a layer holds back included.
+        Ok(if waits { Poll::Pending } else { Poll::Ready(()) })
     }
 
     /// Reads once, and gives the engine what came. Ready(0) at the end of the stream.
@@ -299,7 +304,10 @@ impl<M: Machine + 'static, S: Store + 'static> Reactor<M, S> {
         buffer[..kept].copy_from_slice(rest);
         let data = &buffer[..kept + bytes];
         let taken = self.with(|engine| engine.bytes(link, data));
-        keep(rest, &data[taken..]);
+        if stream.transport() == Transport::Stream {
+            // What is not taken of a datagram is gone, and comes again if it matters.
+            keep(rest, &data[taken..]);
+        }
         Ok(Poll::Ready(bytes))
     }
 

@@ -5,11 +5,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use replcore::contract::Transport;
 use replcore::stream::Name;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
 
+use super::line::Line;
 use crate::options::Address;
 use crate::tls::Tls;
 
@@ -19,6 +21,7 @@ pub(crate) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
     Tls(Box<TlsStream<TcpStream>>),
+    Serial(Box<Line>),
 }
 
 impl Stream {
@@ -36,6 +39,12 @@ impl Stream {
                     .await
                     .map_err(late)??;
                 Ok((Self::Unix(stream), None))
+            }
+            Address::Serial(address) => {
+                let stream = tokio::time::timeout(connect, TcpStream::connect(address.as_str()))
+                    .await
+                    .map_err(late)??;
+                Ok((Self::serial(stream)?, None))
             }
             Address::Tcp(address) => {
                 let stream = tokio::time::timeout(connect, TcpStream::connect(address.as_str()))
@@ -64,14 +73,32 @@ impl Stream {
         Ok((Self::Tls(Box::new(TlsStream::Server(stream))), Some(name)))
     }
 
+    /// A serial line that is brought to this TCP connection.
+    pub(crate) fn serial(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        Ok(Self::Serial(Box::new(Line::new(stream))))
+    }
+
+    /// What it does to frames. On a datagram link each read brings one whole frame.
+    pub(crate) const fn transport(&self) -> Transport {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) | Self::Tls(_) => Transport::Stream,
+            Self::Serial(_) => Transport::Datagram,
+        }
+    }
+
     /// Reads into `buf`; 0 at the end of the stream.
     pub(crate) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
+        if let Self::Serial(line) = self {
+            return line.poll_read(cx, buf);
+        }
         let mut buf = ReadBuf::new(buf);
         let polled = match self {
+            Self::Serial(_) => Poll::Ready(Ok(())),
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, &mut buf),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, &mut buf),
@@ -88,12 +115,14 @@ impl Stream {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_write(cx, bytes),
+            Self::Serial(line) => line.poll_write(cx, bytes),
         }
     }
 
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tls(stream) => Pin::new(&mut **stream).poll_flush(cx),
+            Self::Serial(line) => line.poll_flush(cx),
             Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
         }
     }

@@ -92,6 +92,7 @@ impl Host {
                 Stream::accepted(stream, self.tls.as_ref(), self.handshake()).await
             }
             Accepted::Unix(stream) => Ok((stream, None)),
+            Accepted::Serial(stream) => Stream::serial(stream).map(|stream| (stream, None)),
         };
         match opened {
             Ok((stream, identity)) => self.reactor.clone().run_link(stream, None, identity).await,

@@ -21,6 +21,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(super) enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener, PathBuf),
+    Serial(TcpListener),
 }
 
 impl Listener {
@@ -40,12 +41,14 @@ impl Listener {
             ),
             _ => format!("cannot listen on {address}: {error}"),
         };
+        let tcp = |text: &str| {
+            let mut addresses = text.to_socket_addrs().map_err(explain)?;
+            let first = addresses.next().ok_or_else(|| format!("{address} has no address"))?;
+            listen_tcp(first, backlog).map_err(explain)
+        };
         match address {
-            Address::Tcp(text) => {
-                let mut addresses = text.to_socket_addrs().map_err(explain)?;
-                let first = addresses.next().ok_or_else(|| format!("{address} has no address"))?;
-                listen_tcp(first, backlog).map(Self::Tcp).map_err(explain)
-            }
+            Address::Tcp(text) => tcp(text).map(Self::Tcp),
+            Address::Serial(text) => tcp(text).map(Self::Serial),
             Address::Unix(path) => {
                 remove_stale(path).map_err(explain)?;
                 let listener = UnixListener::bind(path).map_err(explain)?;
@@ -56,10 +59,12 @@ impl Listener {
 
     /// Where it listens.
     pub(super) fn address(&self) -> Address {
+        let local = |listener: &TcpListener| {
+            listener.local_addr().map_or_else(|_| String::new(), |it| it.to_string())
+        };
         match self {
-            Self::Tcp(listener) => Address::Tcp(
-                listener.local_addr().map_or_else(|_| String::new(), |it| it.to_string()),
-            ),
+            Self::Tcp(listener) => Address::Tcp(local(listener)),
+            Self::Serial(listener) => Address::Serial(local(listener)),
             Self::Unix(_, path) => Address::Unix(path.clone()),
         }
     }
@@ -70,6 +75,9 @@ impl Listener {
             let accepted = match &self {
                 Self::Tcp(listener) => {
                     listener.accept().await.map(|(stream, _)| Accepted::Tcp(stream))
+                }
+                Self::Serial(listener) => {
+                    listener.accept().await.map(|(stream, _)| Accepted::Serial(stream))
                 }
                 Self::Unix(listener, _) => {
                     listener.accept().await.map(|(stream, _)| Accepted::Unix(Stream::Unix(stream)))
@@ -102,6 +110,7 @@ impl Drop for Listener {
 pub(super) enum Accepted {
     Tcp(tokio::net::TcpStream),
     Unix(Stream),
+    Serial(tokio::net::TcpStream),
 }
 
 fn listen_tcp(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
