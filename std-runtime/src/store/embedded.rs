@@ -216,7 +216,10 @@ impl<D: Disk> SegmentStore<D> {
     /// Prepares the next segment, freeing what nobody needs if there is no room.
     pub(super) fn prepare(&mut self, bytes: usize) -> Result<(), Failure> {
         match self.log.prepare(bytes) {
-            Err(Failure::Full) if self.free_unneeded(0, 2) > 0 => self.log.prepare(bytes),
+            // Acknowledgements that are not committed yet must not free what they acknowledge.
+            Err(Failure::Full) if !self.is_dirty() && self.free_unneeded(0, 2) > 0 => {
+                self.log.prepare(bytes)
+            }
             prepared => prepared,
         }
     }

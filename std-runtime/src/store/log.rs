@@ -95,7 +95,6 @@ impl<D: Disk> Log<D> {
         identity: Identity,
         config: LogConfig,
         segments: VecDeque<Segment>,
-        pool: Vec<(String, u64)>,
         next_number: u64,
     ) -> Self {
         let next_ordinal = segments.back().map_or(0, |last| last.next_ordinal);
@@ -105,7 +104,7 @@ impl<D: Disk> Log<D> {
             config,
             segments,
             spare: None,
-            pool,
+            pool: Vec::new(),
             next_number,
             open: Buffer::default(),
             closed: Vec::new(),
@@ -178,6 +177,8 @@ impl<D: Disk> Log<D> {
         let number = self.next_number;
         let (name, file) = match pooled {
             Some(at) => {
+                // Its old name must be gone for good before its content is.
+                self.disk.sync_names()?;
                 let name = self.pool[at].0.clone();
                 let file = self.disk.open(&name)?;
                 self.pool.swap_remove(at);

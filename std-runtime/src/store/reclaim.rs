@@ -178,7 +178,15 @@ impl<D: Disk> SegmentStore<D> {
     /// The parts of queues that name records of a segment.
     fn pieces(&mut self, at: usize) -> Vec<Piece> {
         let segment = &self.log.segments[at];
-        let (first, next) = (segment.first_ordinal, segment.next_ordinal);
+        self.pieces_in(segment.first_ordinal, segment.next_ordinal)
+    }
+
+    /// How many queue entries name records with ordinals in `first..next`.
+    pub(super) fn count_entries(&mut self, first: u64, next: u64) -> u64 {
+        self.pieces_in(first, next).iter().map(|piece| piece.run.count).sum()
+    }
+
+    fn pieces_in(&mut self, first: u64, next: u64) -> Vec<Piece> {
         let mut pieces = Vec::new();
         let (blocks, disk) = (&mut self.blocks, &mut self.log.disk);
         for (slot, queue) in self.queues.iter() {

@@ -10,7 +10,7 @@ use replcore::stream::{CLASSES, Epoch, Name, NodeId, QueueId, QueueKey};
 use replcore::time::{HybridClock, Stamp};
 
 use super::blocks::Blocks;
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, SegmentImage};
 use super::disk::Disk;
 use super::embedded::{Config, Origin, SegmentStore, Stream};
 use super::identity::{self, IdentityFile};
@@ -103,8 +103,7 @@ impl<D: Disk> SegmentStore<D> {
             recent_bytes_max: config.recent_bytes_max,
             sync: config.sync,
         };
-        let mut log =
-            Log::new(disk, *identity, log_config, files.segments, files.pool, files.next_number);
+        let mut log = Log::new(disk, *identity, log_config, files.segments, files.next_number);
         log.next_ordinal = checkpoint.next_ordinal;
         let quarantined = reports.len() as u64;
         let lost_tail = files.lost_tail || (checkpoint.sequence == 0 && quarantined > 0);
@@ -151,6 +150,7 @@ impl<D: Disk> SegmentStore<D> {
             store.rebuild_keyed(from, at)?;
         }
         let replayed = store.replay(from, at)?;
+        store.report_missing(&files.missing);
         store.finish_open(fresh || replayed)?;
         Ok(store)
     }
@@ -254,6 +254,9 @@ impl<D: Disk> SegmentStore<D> {
             let start = if number == from { at } else { HEADER_BYTES as u64 };
             let last = index + 1 == self.log.segments.len();
             replayed |= self.replay_segment(index, start, last)?;
+            // After the end of the process alone, the tail may be written and not yet safe.
+            let file = self.log.segments[index].open(&mut self.log.disk)?;
+            self.log.disk.sync_data(file)?;
             index += 1;
         }
         Ok(replayed)
@@ -557,6 +560,23 @@ impl<D: Disk> SegmentStore<D> {
         slots.into_iter().for_each(|slot| self.blocks.free(slot));
     }
 
+    /// Reports segments that are not there although a queue names records in them.
+    fn report_missing(&mut self, missing: &[SegmentImage]) {
+        for image in missing {
+            let (first, next) = (image.first_ordinal, image.next_ordinal);
+            let needed = self.count_entries(first, next);
+            if needed > 0 {
+                self.counters.segments_quarantined += 1;
+                self.reports.push(format!(
+                    "segment {} is not there; it held {} records from ordinal {first} on, which \
+                     queues name {needed} times",
+                    segment::file_name(image.number),
+                    next - first,
+                ));
+            }
+        }
+    }
+
     fn finish_open(&mut self, changed: bool) -> std::io::Result<()> {
         let failed = |_: Failure| std::io::Error::other("no room for the log");
         self.log.durable_ordinal = self.log.next_ordinal;
@@ -640,12 +660,14 @@ fn copy_file<D: Disk>(
 }
 
 /// The files of the log.
+#[derive(Default)]
 struct Files {
     segments: VecDeque<Segment>,
-    pool: Vec<(String, u64)>,
     next_number: u64,
     /// A segment is missing that was written after the checkpoint.
     lost_tail: bool,
+    /// Segments that the checkpoint names and that are not there: freed since, or lost.
+    missing: Vec<SegmentImage>,
 }
 
 fn find_segments<D: Disk>(
@@ -654,8 +676,7 @@ fn find_segments<D: Disk>(
     checkpoint: &Checkpoint,
     reports: &mut Vec<String>,
 ) -> std::io::Result<Files> {
-    let mut files =
-        Files { segments: VecDeque::new(), pool: Vec::new(), next_number: 1, lost_tail: false };
+    let mut files = Files { next_number: 1, ..Files::default() };
     let mut numbers = Vec::new();
     for name in disk.list()? {
         if let Some(number) = segment::number_of(&name) {
@@ -705,16 +726,8 @@ fn find_segments<D: Disk>(
         }
         files.segments.push_back(segment);
     }
-    for image in &checkpoint.segments {
-        if !numbers.contains(&image.number) {
-            files.lost_tail |= image.number >= checkpoint.segment;
-            reports.push(format!(
-                "segment {} is not there; it held {} records from ordinal {} on",
-                segment::file_name(image.number),
-                image.next_ordinal - image.first_ordinal,
-                image.first_ordinal
-            ));
-        }
-    }
+    let gone = |image: &&SegmentImage| !numbers.contains(&image.number);
+    files.missing = checkpoint.segments.iter().filter(gone).copied().collect();
+    files.lost_tail |= files.missing.iter().any(|image| image.number >= checkpoint.segment);
     Ok(files)
 }
