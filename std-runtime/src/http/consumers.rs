@@ -50,7 +50,7 @@ pub(crate) async fn show(
 #[serde(deny_unknown_fields)]
 struct Subscription {
     #[serde(default, rename = "type")]
-    message_type: Option<String>,
+    message_type: String,
     #[serde(default)]
     from_start: bool,
 }
@@ -68,6 +68,7 @@ pub(crate) async fn subscribe(
         Some(_) => extract::json(&app, &headers, body).await?,
     };
     let Subscription { message_type, from_start } = subscription;
+    let message_type = Some(message_type).filter(|pattern| !pattern.is_empty());
     match app.call(Request::Subscribe { consumer, message_type, from_start }).await? {
         Reply::Done => Ok(StatusCode::NO_CONTENT),
         other => Err(unexpected(&other)),
