@@ -1,7 +1,8 @@
 //! Metrics in the OpenMetrics text format, for Prometheus and what reads the same.
 //!
 //! They are made from one look at the node: its status, queues, leaves and consumers. A counter
-//! `x` of [`Status::counters`] is `replcore_x_total`. Queues, leaves and consumers have series of
+//! `x` of [`Status::counters`] is `replcore_x_total`, one that ends with `_microseconds` is in
+//! seconds. Queues, leaves and consumers have series of
 //! their own, labelled by name, for at most `series_max` of each: those with most messages waiting,
 //! ties by name. The sums without a name always cover all, and `replcore_series_left_out` tells how
 //! many have none of their own. Waiting times are ages of the oldest message.
@@ -228,15 +229,10 @@ impl Snapshot {
             samples.push(Sample::new(&name, help, Value::Counter(count), []));
         }
         for (name, count) in &status.counters {
-            let name = metric_name(name);
+            let (name, value) = counter(name, *count);
             if !KNOWN.iter().any(|(known, _)| *known == name) {
                 let help = format!("Counter {name} of the node");
-                samples.push(Sample::new(
-                    &format!("replcore_{name}"),
-                    &help,
-                    Value::Counter(*count),
-                    [],
-                ));
+                samples.push(Sample::new(&format!("replcore_{name}"), &help, value, []));
             }
         }
         samples
@@ -373,11 +369,17 @@ fn keep_deepest<T>(items: &mut Vec<T>, count: usize, depth: fn(&T) -> (u64, &Str
     gone as u64
 }
 
-/// A counter's name as a part of a metric's: no `_total`, which the format adds, and nothing else
-/// than letters, digits and underscores.
-fn metric_name(name: &str) -> String {
+/// A counter of the node as a part of a metric's name, and its value: without `_total`, which the
+/// format adds, in seconds where it counts microseconds, and with nothing else than letters, digits
+/// and underscores.
+fn counter(name: &str, count: u64) -> (String, Value) {
     let name = name.strip_suffix("_total").unwrap_or(name);
-    name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
+    let name: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+    match name.strip_suffix("_microseconds") {
+        Some(start) => (format!("{start}_seconds"), Value::Seconds(count as f64 / 1e6)),
+        None => (name, Value::Counter(count)),
+    }
 }
 
 fn seconds(ms: u64) -> f64 {
@@ -391,6 +393,8 @@ fn gauge(value: u64) -> Value {
 #[derive(Clone, Copy, Debug)]
 enum Value {
     Counter(u64),
+    /// A counter of time.
+    Seconds(f64),
     Gauge(f64),
 }
 
@@ -398,6 +402,7 @@ impl Value {
     fn encode(self, encoder: MetricEncoder<'_>) -> Result<(), fmt::Error> {
         match self {
             Self::Counter(value) => ConstCounter::new(value).encode(encoder),
+            Self::Seconds(value) => ConstCounter::new(value).encode(encoder),
             Self::Gauge(value) => ConstGauge::new(value).encode(encoder),
         }
     }
@@ -429,7 +434,7 @@ impl Collector for Snapshot {
         for family in samples.chunk_by(|a, b| a.name == b.name) {
             let head = &family[0];
             let kind = match head.value {
-                Value::Counter(_) => MetricType::Counter,
+                Value::Counter(_) | Value::Seconds(_) => MetricType::Counter,
                 Value::Gauge(_) => MetricType::Gauge,
             };
             let mut metric = encoder.encode_descriptor(&head.name, &head.help, None, kind)?;

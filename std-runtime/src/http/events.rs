@@ -47,7 +47,7 @@ struct Follower {
     from: u64,
     /// Events made and not yet sent.
     events: VecDeque<Event>,
-    /// Whether more than one batch was there, so that the client may have fallen behind.
+    /// Whether the last question had an answer, so that the client may since have fallen behind.
     behind: bool,
     ended: bool,
     _place: OwnedSemaphorePermit,
@@ -141,7 +141,7 @@ impl Follower {
         };
         match self.app.call_within(request, wait_ms).await? {
             Reply::Messages { messages, next } => {
-                self.behind = messages.len() == BATCH_MESSAGES_MAX as usize;
+                self.behind = !messages.is_empty();
                 self.from = self.from.max(next);
                 for message in &messages {
                     self.events.push_back(message_event(message));

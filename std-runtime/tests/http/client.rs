@@ -3,6 +3,7 @@
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, Response, StatusCode};
+use replcore_runtime::handle::NodeHandle;
 use replcore_runtime::http::{HttpOptions, router};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -55,9 +56,15 @@ impl Site {
 
     pub(crate) fn with(options: HttpOptions) -> Self {
         let node = FakeNode::default();
+        let handle = node.start();
+        Self { node, ..Self::over(handle, options) }
+    }
+
+    /// A router over another node.
+    pub(crate) fn over(handle: NodeHandle, options: HttpOptions) -> Self {
         let (stop, stopping) = watch::channel(false);
-        let router = router(node.start(), options, true, stopping);
-        Self { node, router, stop }
+        let router = router(handle, options, true, stopping);
+        Self { node: FakeNode::default(), router, stop }
     }
 
     /// Sends a request, and leaves the body of the answer unread.

@@ -9,13 +9,13 @@ use serde_json::json;
 use crate::client::Site;
 
 /// Reads events from an answer, each as its lines.
-struct Events {
+pub(crate) struct Events {
     chunks: BodyDataStream,
     text: String,
 }
 
 impl Events {
-    async fn open(site: &Site, uri: &str, last_id: Option<&str>) -> Self {
+    pub(crate) async fn open(site: &Site, uri: &str, last_id: Option<&str>) -> Self {
         let mut request = Request::get(uri);
         if let Some(id) = last_id {
             request = request.header("last-event-id", id);
@@ -42,7 +42,7 @@ impl Events {
     }
 
     /// The id and the data of the next event, which has this name.
-    async fn expect(&mut self, name: &str) -> (String, serde_json::Value) {
+    pub(crate) async fn expect(&mut self, name: &str) -> (String, serde_json::Value) {
         let event = self.next().await.unwrap();
         let field = |field: &str| {
             let line = event.lines().find_map(|line| line.strip_prefix(field));

@@ -1,5 +1,7 @@
-//! The HTTP interface, over a node that answers from memory.
+//! The HTTP interface, over a node that answers from memory, and over real nodes.
 
+#[path = "../common/mod.rs"]
+mod common;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -8,4 +10,5 @@ mod connections;
 mod document;
 mod events;
 mod metrics;
+mod nodes;
 mod routes;

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::client::Site;
 
 /// Checks the text as `promtool check metrics` would, and gives the samples by name and labels.
-fn check(text: &str) -> BTreeMap<String, f64> {
+pub(crate) fn check(text: &str) -> BTreeMap<String, f64> {
     let mut types = BTreeMap::new();
     let mut helped = BTreeSet::new();
     let mut samples = BTreeMap::new();
@@ -41,7 +41,7 @@ fn check(text: &str) -> BTreeMap<String, f64> {
                 name
             }
         };
-        for abbreviated in ["_ms", "_us", "_kb", "_count", "_total"] {
+        for abbreviated in ["_ms", "_us", "_microseconds", "_kb", "_count", "_total"] {
             assert!(!family.ends_with(abbreviated), "{line}");
         }
         assert!(helped.contains(family), "{line}");
@@ -81,6 +81,7 @@ async fn the_metrics_tell_what_hs_35_names_in_the_right_format() {
     for (series, value) in [
         ("replcore_stored_total", 2.0),
         ("replcore_link_frames_bad_total", 2.0),
+        ("replcore_store_sync_seconds_total", 1.5),
         ("replcore_uptime_seconds", 61.5),
         ("replcore_log_size_bytes", f64::from(1 << 20)),
         ("replcore_ready", 1.0),

@@ -356,10 +356,8 @@ async fn readiness_follows_the_node_and_health_does_not() {
 #[tokio::test]
 async fn a_node_that_does_not_answer_is_reported_within_the_deadline() {
     let (node, _requests) = replcore_runtime::handle::NodeHandle::new();
-    let (_stop, stopping) = tokio::sync::watch::channel(false);
     let options = HttpOptions { call_ms_max: 20, ..HttpOptions::default() };
-    let router = replcore_runtime::http::router(node, options, true, stopping);
-    let site = Site { router, ..Site::new() };
+    let site = Site::over(node, options);
     site.get("/health").await.problem(503, "unavailable");
     site.get("/v1/status").await.problem(503, "unavailable");
     site.get("/metrics").await.problem(503, "unavailable");
@@ -369,9 +367,7 @@ async fn a_node_that_does_not_answer_is_reported_within_the_deadline() {
 async fn a_node_that_has_stopped_is_unavailable() {
     let (node, requests) = replcore_runtime::handle::NodeHandle::new();
     drop(requests);
-    let (_stop, stopping) = tokio::sync::watch::channel(false);
-    let router = replcore_runtime::http::router(node, HttpOptions::default(), true, stopping);
-    let site = Site { router, ..Site::new() };
+    let site = Site::over(node, HttpOptions::default());
     site.get("/health").await.problem(503, "unavailable");
     site.send_json("POST", "/v1/messages", json!({})).await.problem(503, "unavailable");
 }

@@ -367,7 +367,13 @@ impl State {
             links: 1,
             log_bytes: 1 << 20,
             ordinals: [self.first, end],
-            counters: [("stored".to_string(), end), ("link_frames_bad".to_string(), 2)].into(),
+            counters: [
+                ("stored", end),
+                ("link_frames_bad", 2),
+                ("store_sync_microseconds", 1_500_000),
+            ]
+            .map(|(name, count)| (name.to_owned(), count))
+            .into(),
         }
     }
 }
