@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod ca;
+pub mod cli;
 pub mod client;
 pub mod config;
 mod driver;
@@ -17,6 +18,7 @@ pub mod ingest;
 pub mod metrics;
 pub mod node;
 pub mod options;
+mod quickstart;
 pub mod schema;
 mod service;
 pub mod store;

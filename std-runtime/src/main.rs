@@ -1,3 +1,7 @@
 //! The `replcore` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    replcore_runtime::cli::main()
+}

@@ -2,11 +2,13 @@
 
 use std::fmt::Write;
 
+use replcore::stream::CLASS_DEFAULT;
 use serde_json::{Value, json};
 
 use super::Config;
 use super::keys::{Field, Key, SECTIONS};
 use super::parse::{describe, path};
+use crate::ingest::{Afterwards, FileFormat};
 use crate::store::LimitPolicy;
 
 const WIDTH: usize = 92;
@@ -79,6 +81,19 @@ fn default(key: &Key, config: &mut Config) -> String {
             LimitPolicy::Refuse => "\"refuse\"".into(),
             LimitPolicy::DropOldest => "\"drop_oldest\"".into(),
             LimitPolicy::DropByClass => "\"drop_by_class\"".into(),
+        },
+        Field::Path(path) => toml::Value::from(path.to_string_lossy().as_ref()).to_string(),
+        Field::Class(class) => class.unwrap_or(CLASS_DEFAULT).to_string(),
+        Field::Format(format) => match format {
+            FileFormat::Message => "\"message\"".into(),
+            FileFormat::Json => "\"json\"".into(),
+            FileFormat::Raw => "\"raw\"".into(),
+            FileFormat::File => "\"file\"".into(),
+        },
+        Field::Afterwards(then) => match then {
+            Afterwards::Move => "\"move\"".into(),
+            Afterwards::Keep => "\"keep\"".into(),
+            Afterwards::Delete => "\"delete\"".into(),
         },
         Field::Attributes(_) => "{}".into(),
     }

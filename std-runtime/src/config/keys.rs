@@ -1,7 +1,10 @@
 //! The table of keys.
 
+use std::path::PathBuf;
+
 use super::{Config, parse_peer};
 use crate::api::DispatchRule;
+use crate::ingest::{Afterwards, FileFormat, IngestOptions};
 use crate::options::Address;
 use crate::schema::Schema;
 use crate::store::LimitPolicy;
@@ -16,6 +19,10 @@ pub(super) enum Field<'a> {
     Text(&'a mut String),
     Texts(&'a mut Vec<String>),
     Policy(&'a mut LimitPolicy),
+    Path(&'a mut PathBuf),
+    Class(&'a mut Option<u8>),
+    Format(&'a mut FileFormat),
+    Afterwards(&'a mut Afterwards),
     /// An inline table of attribute names and types.
     Attributes(&'a mut Schema),
 }
@@ -103,6 +110,13 @@ pub(super) const SECTIONS: &[Section] = &[
         meaning: "Where messages go; every rule that matches counts. A hub without rules sends \
                   every message to every registered leaf, never back to where it came from.",
         keys: RULE,
+    },
+    Section {
+        name: "ingest",
+        add: Some(|config| config.ingests.push(IngestOptions::default())),
+        meaning: "A folder whose files become messages, each once across restarts of every part. \
+                  Lines that are no messages go into NAME.rejected beside the file.",
+        keys: INGEST,
     },
     Section {
         name: "schema",
@@ -603,6 +617,128 @@ const RULE: &[Key] = &[
     },
 ];
 
+const INGEST: &[Key] = &[
+    Key {
+        name: "folder",
+        kind: Kind::Text { form: "path", check: anything },
+        meaning: "The folder. Hidden files, folders, links and *.rejected are not taken.",
+        reload: false,
+        field: |config| Field::Path(&mut last_ingest(config).folder),
+    },
+    Key {
+        name: "name",
+        kind: Kind::Text { form: "name", check: anything },
+        meaning: "Its name in idempotency keys; keep it when the folder moves. Empty: its path.",
+        reload: false,
+        field: |config| Field::Text(&mut last_ingest(config).name),
+    },
+    Key {
+        name: "pattern",
+        kind: Kind::Text { form: "file name with * and ?", check: anything },
+        meaning: "Only files whose names match.",
+        reload: false,
+        field: |config| Field::Text(&mut last_ingest(config).pattern),
+    },
+    Key {
+        name: "format",
+        kind: Kind::Choice(&["message", "json", "raw", "file"]),
+        meaning: "What becomes a message: a line that is an object with type, key, body and the rest; a line of JSON; a line as it is; a whole file.",
+        reload: false,
+        field: |config| Field::Format(&mut last_ingest(config).format),
+    },
+    Key {
+        name: "then",
+        kind: Kind::Choice(&["move", "keep", "delete"]),
+        meaning: "What becomes of a file that was taken.",
+        reload: false,
+        field: |config| Field::Afterwards(&mut last_ingest(config).then),
+    },
+    Key {
+        name: "move_to",
+        kind: Kind::Text { form: "path", check: anything },
+        meaning: "Where taken files go, on the same file system. Empty: the folder `done` in the folder.",
+        reload: false,
+        field: |config| Field::Path(last_ingest(config).move_to.get_or_insert_default()),
+    },
+    Key {
+        name: "settle_ms",
+        kind: integer(MS, 0, HOUR_MS),
+        meaning: "How long a file has to be unchanged before it is taken; 0 where files are renamed into the folder.",
+        reload: false,
+        field: |config| Field::U64(&mut last_ingest(config).settle_ms),
+    },
+    Key {
+        name: "poll_ms",
+        kind: integer(MS, 10, HOUR_MS),
+        meaning: "How often the folder is looked at.",
+        reload: false,
+        field: |config| Field::U64(&mut last_ingest(config).poll_ms),
+    },
+    Key {
+        name: "type",
+        kind: Kind::Text { form: "type", check: anything },
+        meaning: "The type of its messages, where they do not say.",
+        reload: false,
+        field: |config| Field::Text(&mut last_ingest(config).message.message_type),
+    },
+    Key {
+        name: "content_type",
+        kind: Kind::Text { form: "media type", check: anything },
+        meaning: "The media type of its messages, where they do not say.",
+        reload: false,
+        field: |config| Field::Text(&mut last_ingest(config).message.content_type),
+    },
+    Key {
+        name: "class",
+        kind: integer("class", 0, 3),
+        meaning: "The class of its messages, where they do not say.",
+        reload: false,
+        field: |config| Field::Class(&mut last_ingest(config).message.class),
+    },
+    Key {
+        name: "to",
+        kind: Kind::Texts { form: "queue name", check: queue_or_all },
+        meaning: "Queues for its messages, beside what the dispatch rules say.",
+        reload: false,
+        field: |config| Field::Texts(&mut last_ingest(config).message.to),
+    },
+    Key {
+        name: "type_field",
+        kind: Kind::Text { form: "field name", check: anything },
+        meaning: "For json: the field that gives the type.",
+        reload: false,
+        field: |config| Field::Text(&mut last_ingest(config).type_field),
+    },
+    Key {
+        name: "key_field",
+        kind: Kind::Text { form: "field name", check: anything },
+        meaning: "For json: the field that gives the key.",
+        reload: false,
+        field: |config| Field::Text(&mut last_ingest(config).key_field),
+    },
+    Key {
+        name: "message_bytes_max",
+        kind: integer(BYTES, 1, 64 << 20),
+        meaning: "Longest line or whole file; longer ones are rejected.",
+        reload: false,
+        field: |config| Field::Usize(&mut last_ingest(config).message_bytes_max),
+    },
+    Key {
+        name: "batch_messages_max",
+        kind: integer("messages", 1, 1000),
+        meaning: "Messages posted at a time.",
+        reload: false,
+        field: |config| Field::Usize(&mut last_ingest(config).batch_messages_max),
+    },
+    Key {
+        name: "files_max",
+        kind: integer("files", 1, 10_000_000),
+        meaning: "Most files looked at.",
+        reload: false,
+        field: |config| Field::Usize(&mut last_ingest(config).files_max),
+    },
+];
+
 const SCHEMA: &[Key] = &[
     Key {
         name: "type",
@@ -625,6 +761,13 @@ fn last_rule(config: &mut Config) -> &mut DispatchRule {
         config.rules.push(DispatchRule::default());
     }
     config.rules.last_mut().unwrap_or_else(|| unreachable!("one was just put in"))
+}
+
+fn last_ingest(config: &mut Config) -> &mut IngestOptions {
+    if config.ingests.is_empty() {
+        config.ingests.push(IngestOptions::default());
+    }
+    config.ingests.last_mut().unwrap_or_else(|| unreachable!("one was just put in"))
 }
 
 fn last_schema(config: &mut Config) -> &mut Schema {

@@ -15,6 +15,7 @@ pub use explain::{explain, explain_json};
 
 use crate::api::DispatchRule;
 use crate::http::HttpOptions;
+use crate::ingest::{self, IngestOptions};
 use crate::options::TlsFiles;
 use crate::options::{Address, Compression, Durability, LinkMode, NodeOptions, NodeRole, Peer};
 use crate::schema::Schema;
@@ -66,6 +67,8 @@ pub struct Config {
     pub http: HttpOptions,
     /// The dispatch rules, if the file gives any.
     pub rules: Vec<DispatchRule>,
+    /// Folders whose files become messages.
+    pub ingests: Vec<IngestOptions>,
     /// Attribute schemas.
     pub schemas: Vec<Schema>,
     /// Everything that is a number; the rest of it is filled in by [`Config::options`].
@@ -95,6 +98,7 @@ impl Default for Config {
             http_listen: Vec::new(),
             http: HttpOptions::default(),
             rules: Vec::new(),
+            ingests: Vec::new(),
             schemas: Vec::new(),
             numbers: NodeOptions::new(name, NodeRole::Hub, ""),
         }
@@ -175,6 +179,8 @@ impl Config {
         };
         options.schemas = self.schemas.clone();
         check_numbers(&options)?;
+        self.http.validate().map_err(ConfigError::new)?;
+        ingest::validate_all(&self.ingests).map_err(ConfigError::new)?;
         Ok(options)
     }
 

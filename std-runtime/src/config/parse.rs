@@ -5,6 +5,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::keys::{Field, Key, Kind, SECTIONS, Section};
 use super::{Config, ConfigError};
+use crate::ingest::{Afterwards, FileFormat};
 use crate::store::LimitPolicy;
 
 /// Reads a whole file. All that is wrong is reported, not only the first.
@@ -182,14 +183,19 @@ fn set(key: &Key, config: &mut Config, value: &DeValue<'_>) -> Result<(), String
                 Field::U32(to) => *to = number.try_into().map_err(|_| must_be())?,
                 Field::U64(to) => *to = number,
                 Field::Usize(to) => *to = number.try_into().map_err(|_| must_be())?,
+                Field::Class(to) => *to = Some(number.try_into().map_err(|_| must_be())?),
                 _ => unreachable!("an integer goes into a number"),
             }
         }
         (Kind::Flag, Field::Flag(to)) => *to = value.as_bool().ok_or_else(must_be)?,
-        (Kind::Text { check, .. }, Field::Text(to)) => {
+        (Kind::Text { check, .. }, field) => {
             let text = value.as_str().ok_or_else(must_be)?;
             check(text).map_err(|error| format!("is wrong: {error}"))?;
-            text.clone_into(to);
+            match field {
+                Field::Text(to) => text.clone_into(to),
+                Field::Path(to) => *to = text.into(),
+                _ => unreachable!("a text goes into a text or a path"),
+            }
         }
         (Kind::Texts { check, .. }, Field::Texts(to)) => {
             let mut texts = Vec::new();
@@ -208,6 +214,8 @@ fn set(key: &Key, config: &mut Config, value: &DeValue<'_>) -> Result<(), String
             match field {
                 Field::Text(to) => text.clone_into(to),
                 Field::Policy(to) => *to = policy(text),
+                Field::Format(to) => *to = format(text),
+                Field::Afterwards(to) => *to = afterwards(text),
                 _ => unreachable!("a choice goes into a text or a policy"),
             }
         }
@@ -220,6 +228,23 @@ fn set(key: &Key, config: &mut Config, value: &DeValue<'_>) -> Result<(), String
         _ => unreachable!("the kind of a key goes with its field"),
     }
     Ok(())
+}
+
+fn format(text: &str) -> FileFormat {
+    match text {
+        "message" => FileFormat::Message,
+        "raw" => FileFormat::Raw,
+        "file" => FileFormat::File,
+        _ => FileFormat::Json,
+    }
+}
+
+fn afterwards(text: &str) -> Afterwards {
+    match text {
+        "keep" => Afterwards::Keep,
+        "delete" => Afterwards::Delete,
+        _ => Afterwards::Move,
+    }
 }
 
 fn policy(text: &str) -> LimitPolicy {
