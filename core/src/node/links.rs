@@ -463,22 +463,23 @@ impl Node<'_> {
     }
 
     fn poll_store(&mut self, owner: u32, buf: &mut [u8]) -> Output<NodeEvent> {
-        let token = self.next_token(owner);
         let slot = &mut self.links[owner as usize];
-        let Some(registration) = &slot.registering else {
+        let Some(registration) = slot.registering else {
             slot.storing = Storing::No;
             return Output::Resume { link: LinkId(owner) };
         };
         let Some(len) = registration.encode(buf) else {
             return Output::NeedBuffer { len: REGISTRATION_BYTES_MAX };
         };
+        // Not before, so that a short buffer does not use a token up.
+        let token = self.next_token(owner);
+        let slot = &mut self.links[owner as usize];
         slot.storing = Storing::Asked { token };
         let key = Key::Registration(registration.name.node_id());
         Output::Persist { key, token, len }
     }
 
     fn poll_subscribe(&mut self, owner: u32, buf: &mut [u8]) -> Option<Output<NodeEvent>> {
-        let token = self.next_token(owner);
         let slot = &mut self.links[owner as usize];
         let Reading::Ask { consumer, message_type, from_start } = slot.reading else {
             return None;
@@ -492,6 +493,8 @@ impl Node<'_> {
             return Some(Output::NeedBuffer { len: wire::CONTROL_FRAME_BYTES_MAX });
         };
         let len = used.len();
+        let token = self.next_token(owner);
+        let slot = &mut self.links[owner as usize];
         slot.reading = Reading::Asked { consumer, token };
         let query = Query::Subscribe { link: LinkId(owner), queue: consumer.queue_id() };
         Some(Output::Ask { token, query, len })

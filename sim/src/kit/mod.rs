@@ -34,7 +34,8 @@ use replcore::time::Instant;
 use replcore::wire::Role;
 
 pub use mutant::{Bug, Mutant};
-pub use subjects::{Broken, LeafSubject};
+pub(crate) use subjects::node_memory;
+pub use subjects::{Broken, LeafSubject, NodeSubject};
 
 /// What the kit must know of a machine to play around it.
 pub trait Subject {

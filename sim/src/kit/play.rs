@@ -49,7 +49,7 @@ struct Link {
 /// A completion that is owed.
 #[derive(Clone, Debug)]
 enum Owed {
-    Persisted { token: Token, key: Key, state: Vec<u8> },
+    Persisted { token: Token, key: Key, state: Option<Vec<u8>> },
     Renumbered { token: Token, epoch: Epoch },
     Taken { link: LinkId, stream: StreamIndex, source: StreamKey, next: Cursor, bytes: u32 },
     Sent { link: LinkId, stream: StreamIndex, next: Cursor, bytes: u32, wire_bytes: u32 },
@@ -200,7 +200,9 @@ impl<S: Subject> Play<'_, S> {
 
     /// Gives a timeout that nobody asked for, before anything is due.
     fn needless(&mut self) -> Result<(), Violation> {
-        if self.idle.is_some_and(|wake| wake <= self.now) || !self.started {
+        // A wake at the next instant says that something is due already.
+        let soon = Instant::from_micros(self.given.as_micros() + 1);
+        if self.idle.is_some_and(|wake| wake <= self.now.max(soon)) || !self.started {
             return Ok(());
         }
         let mark = self.log.len();
@@ -226,10 +228,10 @@ impl<S: Subject> Play<'_, S> {
 
     fn feed_counted(&mut self, input: Input<'_>) -> Result<usize, Violation> {
         let mut now = self.now;
-        self.given = now;
         if self.variation.needless_timeouts {
             self.needless()?;
         }
+        self.given = now;
         if self.no_time() && self.variation.backwards && self.started {
             now = Instant::from_micros(now.as_micros() - 900_000);
         }
@@ -420,11 +422,19 @@ impl<S: Subject> Play<'_, S> {
             Output::Persist { key, token, .. } => {
                 self.token(token)?;
                 *self.unsafe_keys.entry(key).or_insert(0) += 1;
-                self.owe(Lane::Disk, Owed::Persisted { token, key, state: bytes.to_vec() });
+                self.owe(Lane::Disk, Owed::Persisted { token, key, state: Some(bytes.to_vec()) });
                 Ok(())
             }
             Output::Forget { key } => {
                 self.keyed.remove(&key);
+                // What is on its way to the disk is forgotten with it.
+                for owed in self.owed.values_mut().flatten() {
+                    if let Owed::Persisted { key: of, state, .. } = owed {
+                        if *of == key {
+                            *state = None;
+                        }
+                    }
+                }
                 Ok(())
             }
             Output::Event { .. } => Ok(()),
@@ -775,7 +785,7 @@ impl<S: Subject> Play<'_, S> {
                 if self.rng.between(0, 9) == 0 {
                     return self.feed(Input::Failed { token, reason: Failure::Full });
                 }
-                self.keyed.insert(key, state);
+                self.keyed.extend(state.map(|state| (key, state)));
                 self.feed(Input::Persisted { token })
             }
             Owed::Renumbered { token, epoch } => self.renumbered(token, epoch),
@@ -873,7 +883,7 @@ impl<S: Subject> Play<'_, S> {
             }
             match owed {
                 Owed::Persisted { key, state, .. } => {
-                    self.keyed.insert(key, state);
+                    self.keyed.extend(state.map(|state| (key, state)));
                 }
                 Owed::Taken { source, next, .. } => {
                     let place = self.inbound.entry(source).or_default();

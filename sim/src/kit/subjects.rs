@@ -1,8 +1,11 @@
 //! The machines that the kit is run over.
 
+use replcore::Timer;
 use replcore::contract::DialIndex;
 use replcore::leaf::{ConsumerConfig, Leaf, LeafConfig};
+use replcore::lease::{LeaseServer, LeaseSlot};
 use replcore::link::LinkSettings;
+use replcore::node::{DialSlot, DialTarget, LinkSlot, Node, NodeConfig, NodeMemory};
 use replcore::rng::Rng;
 use replcore::stream::{Epoch, Name};
 use replcore::time::Instant;
@@ -101,5 +104,77 @@ impl<S: Subject> Subject for Broken<S> {
 
     fn outputs_max(&self) -> usize {
         self.subject.outputs_max()
+    }
+}
+
+/// A node: a hub with an upstream of its own and a leaf that it dials.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeSubject {
+    /// Whether leaves may register.
+    pub hub: bool,
+}
+
+/// Memory for a node that lives as long as the process. A play makes a few dozen nodes; their
+/// memory is small here and is not given back.
+pub(crate) fn node_memory(links: usize, leaves: u32, dials: Vec<DialSlot>) -> NodeMemory<'static> {
+    let (leases, owners) = (LeaseServer::slots_for(leaves), links + dials.len());
+    NodeMemory {
+        links: vec![LinkSlot::FREE; links].leak(),
+        leases: vec![LeaseSlot::FREE; leases].leak(),
+        lease_timers: vec![Timer::NONE; leases].leak(),
+        dials: dials.leak(),
+        timers: vec![Timer::NONE; owners].leak(),
+        ready: vec![0; owners].leak(),
+    }
+}
+
+impl Subject for NodeSubject {
+    type Machine = Node<'static>;
+
+    fn name(&self) -> &'static str {
+        if self.hub { "hub" } else { "gateway" }
+    }
+
+    fn machine(&self, seed: u64) -> Node<'static> {
+        let link = LinkSettings::new(name("leaf-1"), 7, Epoch(1 << 16 | 3));
+        let mut config = NodeConfig::new(link, seed);
+        config.hub = self.hub;
+        config.lease.lease_ms_min = 1_000;
+        let mut dials =
+            vec![DialSlot::new(DialTarget::Upstream { queue: name("up"), dials: true })];
+        dials.push(if self.hub {
+            DialSlot::new(DialTarget::Leaf)
+        } else {
+            DialSlot::new(DialTarget::Upstream { queue: name("up-2"), dials: false })
+        });
+        Node::new(config, node_memory(4, 3, dials))
+    }
+
+    fn links_max(&self) -> u32 {
+        4
+    }
+
+    fn peer(&self, dialed: Option<DialIndex>, rng: &mut Rng) -> (Role, Name) {
+        match dialed {
+            Some(DialIndex(0)) => (Role::Hub, name("top")),
+            Some(_) => (Role::Leaf, name("leaf-9")),
+            None => match rng.between(0, 9) {
+                0..=2 => (Role::Leaf, name("leaf-3")),
+                3..=5 => (Role::Leaf, name("leaf-4")),
+                6 => (Role::Leaf, name("leaf-5")),
+                7..=8 => (Role::Client, name("program")),
+                _ => (Role::Hub, name("top-2")),
+            },
+        }
+    }
+
+    fn command(&self, machine: &mut Node<'static>, now: Instant, rng: &mut Rng) -> bool {
+        let commands = rng.between(0, 9) == 0;
+        if commands {
+            let leaf = name(if rng.between(0, 1) == 0 { "leaf-3" } else { "leaf-4" });
+            // A leaf that is not there is an answer and no fault.
+            let _ = machine.forget(now, leaf.node_id());
+        }
+        commands
     }
 }
