@@ -339,8 +339,12 @@ impl<M: Machinery> Cluster<M> {
         self.nodes[node].life += 1;
         let life = self.nodes[node].life;
         let now = self.node_now(node);
-        self.nodes[node].process = Some(self.machinery.start(node, life, now));
+        let mut process = self.machinery.start(node, life, now);
+        let held = process.held();
+        self.nodes[node].process = Some(process);
         self.note(|this| format!("{} starts, life {life}", this.name(node)));
+        let (at_us, observation) = (self.now_us, Observation::Started { held });
+        self.seen.push_back(Seen { at_us, node, life, observation });
         self.give(node, Stimulus::Timeout);
     }
 

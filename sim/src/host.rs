@@ -11,7 +11,7 @@ use replcore::contract::{
 };
 use replcore::log::crc32c;
 use replcore::log::record::{Message, Record, encode};
-use replcore::stream::{Cursor, Name, QueueKey, RecordId, StreamKey};
+use replcore::stream::{Cursor, Name, NodeId, QueueKey, RecordId, StreamKey};
 use replcore::time::{Instant, Stamp};
 use replcore::wire::{self, Control, Frame, Records};
 use replcore_runtime::store::{Arrival, Fill, QueueKind, Route};
@@ -159,7 +159,7 @@ enum Owed {
 }
 
 /// How a host tells what its machine's events mean.
-pub type LeaseOf<E> = fn(&E, &[u8]) -> Option<(replcore::stream::NodeId, LeaseState)>;
+pub type LeaseOf<E> = fn(&E) -> Option<(NodeId, LeaseState, Option<LinkId>)>;
 
 /// A machine, a store and the bytes between them and the links.
 pub struct Host<M: Machine, S: Keeper> {
@@ -174,12 +174,16 @@ pub struct Host<M: Machine, S: Keeper> {
     posts: Vec<(u64, RecordId, bool, Vec<u8>, usize)>,
     buffer: Vec<u8>,
     wake: Option<Instant>,
+    /// The time that the machine was told last.
+    told_at: Instant,
     halted: bool,
     /// For each incoming stream how far it is safe, to hold acknowledgements against.
     safe: BTreeMap<(LinkId, StreamIndex), StreamKey>,
     /// Positions of incoming streams that the store has told.
     told: BTreeSet<u64>,
     released: BTreeMap<QueueKey, u64>,
+    /// Leaves by their links.
+    leaf_of: BTreeMap<LinkId, NodeId>,
 }
 
 impl<M: Machine, S: Keeper> Debug for Host<M, S> {
@@ -220,10 +224,12 @@ impl<M: Machine, S: Keeper> Host<M, S> {
             posts: Vec::new(),
             buffer: vec![0; 64],
             wake: None,
+            told_at: Instant::ZERO,
             halted: false,
             safe: BTreeMap::new(),
             told: BTreeSet::new(),
             released: BTreeMap::new(),
+            leaf_of: BTreeMap::new(),
         }
     }
 
@@ -263,6 +269,7 @@ impl<M: Machine, S: Keeper> Turn<'_, M, S> {
 
     fn handle(&mut self, input: Input<'_>) -> usize {
         let recv = matches!(input, Input::Recv { .. });
+        self.host.told_at = self.now.monotonic;
         let taken = self.host.machine.handle(self.now.monotonic, input);
         if !recv && taken != 0 {
             self.violation(format!("{taken} bytes taken of an input that brings none"));
@@ -285,7 +292,7 @@ impl<M: Machine, S: Keeper> Turn<'_, M, S> {
             }
             match output {
                 Output::Idle { wake } => {
-                    if wake.is_some_and(|wake| wake <= self.now.monotonic) {
+                    if wake.is_some_and(|wake| wake <= self.host.told_at) {
                         self.violation(format!("wake {wake:?} is not after {:?}", self.now));
                     }
                     self.host.wake = wake;
@@ -360,8 +367,11 @@ impl<M: Machine, S: Keeper> Turn<'_, M, S> {
             }
             Output::Forget { key } => self.host.store.forget(key),
             Output::Event { event, len } => {
-                let detail = &self.host.buffer[..len];
-                if let Some((leaf, state)) = (self.host.lease_of)(&event, detail) {
+                debug_assert!(len <= self.host.buffer.len());
+                if let Some((leaf, state, link)) = (self.host.lease_of)(&event) {
+                    if let Some(link) = link {
+                        self.host.leaf_of.insert(link, leaf);
+                    }
                     self.seen.push(Observation::Lease { leaf, state });
                 }
                 self.seen.push(Observation::Note { text: format!("{event:?}") });
@@ -402,6 +412,10 @@ impl<M: Machine, S: Keeper> Turn<'_, M, S> {
         match wire::decode(&bytes, u32::MAX) {
             Ok(Some((Frame::Control { stream, control }, taken))) if taken == len => {
                 self.check_promise(link, StreamIndex(stream), &control);
+                if let (Control::Lease(_), Some(leaf)) = (&control, self.host.leaf_of.get(&link)) {
+                    let (leaf, state) = (*leaf, LeaseState::Registered);
+                    self.seen.push(Observation::Lease { leaf, state });
+                }
                 self.seen.push(Observation::Note { text: format!("{link:?} > {control:?}") });
             }
             other => self.violation(format!("Send of something else than a frame: {other:?}")),
@@ -755,6 +769,7 @@ impl<M: Machine, S: Keeper> Process for Host<M, S> {
             }
             Stimulus::LinkDown { link } => {
                 turn.host.links.remove(&link);
+                turn.host.leaf_of.remove(&link);
                 turn.host.takes.retain(|take| take.link != link);
                 turn.host.safe.retain(|(of, _), _| *of != link);
                 turn.host.store.unwatch(link);
@@ -785,6 +800,10 @@ impl<M: Machine, S: Keeper> Process for Host<M, S> {
             Stimulus::Post { mark, post } => turn.post(mark, post),
         }
         turn.settle();
+    }
+
+    fn held(&mut self) -> Vec<RecordId> {
+        self.store.held()
     }
 
     fn wake(&self) -> Option<Instant> {

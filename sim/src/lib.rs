@@ -5,10 +5,13 @@
 //! - [`cluster`] runs many of them against each other and against faults.
 //! - [`kit`] holds single machines to the contract.
 
+pub mod campaign;
 pub mod clock;
 pub mod cluster;
 pub mod host;
+pub mod invariants;
 pub mod kit;
+pub mod machines;
 pub mod model;
 pub mod network;
 pub mod process;

@@ -70,6 +70,11 @@ pub enum Effect {
 /// What can be seen of a process, for the invariants and the trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Observation {
+    /// The process has started, and finds these records in its log.
+    Started {
+        /// Oldest first.
+        held: Vec<RecordId>,
+    },
     /// A record is new in its log. Safe only with the next [`Observation::Committed`].
     Stored { id: RecordId, body: Vec<u8>, arrival: Arrival, targets: usize },
     /// Everything stored so far is safe.
@@ -107,6 +112,9 @@ pub trait Process: Debug {
         effects: &mut Vec<Effect>,
         observations: &mut Vec<Observation>,
     );
+
+    /// The identities of the records in its log, oldest first.
+    fn held(&mut self) -> Vec<RecordId>;
 
     /// When it wants a [`Stimulus::Timeout`].
     fn wake(&self) -> Option<Instant>;

@@ -2,7 +2,7 @@
 //! the model store has to play. Every real store has it.
 
 use replcore::contract::{Failure, Key, LinkId, SkipReason, StreamIndex};
-use replcore::stream::{Cursor, Epoch, Name, Position, QueueId, QueueKey, StreamKey};
+use replcore::stream::{Cursor, Epoch, Name, Position, QueueId, QueueKey, RecordId, StreamKey};
 use replcore::wire::Records;
 use replcore_runtime::store::{
     Arrival, Fill, Growth, Holding, Identity, PostError, Posted, QueueKind, Route, Store,
@@ -95,6 +95,9 @@ pub trait Keeper {
     /// Takes a new epoch: every record of this node that some upstream queue still holds gets a new
     /// identity, and all own queues start anew at position 0 with what they hold.
     fn renumber(&mut self, epoch: Epoch) -> Result<(), Failure>;
+
+    /// The identities of all records in the log, oldest first.
+    fn held(&mut self) -> Vec<RecordId>;
 
     /// Whether something waits for [`Keeper::commit`].
     fn dirty(&self) -> bool;
@@ -192,6 +195,22 @@ impl<S: Store> Keeper for S {
 
     fn renumber(&mut self, epoch: Epoch) -> Result<(), Failure> {
         Store::renumber(self, epoch)
+    }
+
+    fn held(&mut self) -> Vec<RecordId> {
+        let mut held = Vec::new();
+        let mut from = 0;
+        loop {
+            let before = held.len();
+            let next = Store::read(self, from, usize::MAX, &mut |_, record| {
+                held.push(record.id());
+                true
+            });
+            match next {
+                Ok(next) if held.len() > before && next > from => from = next,
+                _ => return held,
+            }
+        }
     }
 
     fn dirty(&self) -> bool {

@@ -496,6 +496,11 @@ impl Keeper for ModelStore {
         Ok(())
     }
 
+    fn held(&mut self) -> Vec<RecordId> {
+        let id = |bytes: &Vec<u8>| Record::parse(bytes).expect("it was stored whole").id();
+        self.state.records.iter().map(id).collect()
+    }
+
     fn dirty(&self) -> bool {
         self.medium.committed < self.medium.journal.len()
     }

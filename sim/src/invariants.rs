@@ -1,0 +1,292 @@
+//! What must hold of a whole system, checked after every step and once more when it is quiet.
+//!
+//! - no acknowledged record is lost: it is in the log of every node that should have it;
+//! - none is applied twice at a node;
+//! - no identity has two bodies, anywhere, ever;
+//! - records of one origin, epoch and class reach a node in order;
+//! - nothing goes back to its origin (HS-18), so that two hubs do not loop (HS-19);
+//! - a program is not told "posted" twice with two identities for one idempotency key;
+//! - a leaf is let go within one tick of the end of its lease and not before (HS-05, HS-06), and
+//!   after a restart of its hub not before one full lease (HS-09).
+//!
+//! What a process sees by itself (acknowledgements ahead of the disk, cursors that go back, credit
+//! overrun) it reports as [`Observation::Violation`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use replcore::stream::{Epoch, NodeId, RecordId};
+use replcore_runtime::store::Arrival;
+
+use crate::cluster::Seen;
+use crate::process::{LeaseState, Observation};
+
+/// What a node has applied in order: the last number of an origin, epoch and class.
+type Order = BTreeMap<(NodeId, Epoch, u8), u64>;
+
+#[derive(Debug, Default)]
+struct Applied {
+    safe: BTreeMap<RecordId, usize>,
+    /// Stored since the last commit, in order.
+    tentative: Vec<RecordId>,
+    order: Order,
+}
+
+/// The lease of a leaf at a hub, as far as it can be seen.
+#[derive(Clone, Copy, Debug)]
+struct Lease {
+    renewed_us: u64,
+    hub_started_us: u64,
+}
+
+/// What is expected of a system.
+#[derive(Clone, Copy, Debug)]
+pub struct Expectations {
+    /// The lease that hubs grant, in microseconds; 0 when leases are not looked at.
+    pub lease_us: u64,
+    /// How much later than the end of a lease its end may be told: a tick and the clock's drift.
+    pub tick_us: u64,
+    /// Whether records may be dropped at limits, so that gaps in an order are no loss.
+    pub drops: bool,
+}
+
+/// The checker.
+#[derive(Debug)]
+pub struct Checker {
+    names: Vec<NodeId>,
+    expectations: Expectations,
+    applied: Vec<Applied>,
+    bodies: BTreeMap<RecordId, Vec<u8>>,
+    posted: BTreeMap<u64, (usize, RecordId)>,
+    /// Marks that were answered as duplicates of other marks are not counted again.
+    acknowledged: BTreeSet<RecordId>,
+    hub_started_us: BTreeMap<usize, u64>,
+    leases: BTreeMap<(usize, NodeId), Lease>,
+    expired: u64,
+    refused: u64,
+    /// Nodes whose disk was set back: what they had acknowledged before may be gone with it.
+    set_back: BTreeSet<usize>,
+}
+
+impl Checker {
+    /// A checker of the nodes of these identities.
+    pub fn new(names: Vec<NodeId>, expectations: Expectations) -> Self {
+        let applied = names.iter().map(|_| Applied::default()).collect();
+        Self {
+            names,
+            expectations,
+            applied,
+            bodies: BTreeMap::new(),
+            posted: BTreeMap::new(),
+            acknowledged: BTreeSet::new(),
+            hub_started_us: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            expired: 0,
+            refused: 0,
+            set_back: BTreeSet::new(),
+        }
+    }
+
+    /// Posts that were acknowledged.
+    pub fn acknowledged(&self) -> usize {
+        self.acknowledged.len()
+    }
+
+    /// Leases that ended.
+    pub const fn expired(&self) -> u64 {
+        self.expired
+    }
+
+    /// Registrations and links refused.
+    pub const fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// How a post was answered: where, and with which identity.
+    pub fn posted(&self, mark: u64) -> Option<(usize, RecordId)> {
+        self.posted.get(&mark).copied()
+    }
+
+    /// How many records a node has applied and made safe.
+    pub fn applied(&self, node: usize) -> usize {
+        self.applied[node].safe.len()
+    }
+
+    /// Whether a node has the record.
+    pub fn has(&self, node: usize, id: &RecordId) -> bool {
+        self.applied[node].safe.contains_key(id)
+    }
+
+    /// The disk of a node was set back to an older copy, by an operator, not by a fault: what it
+    /// had acknowledged in between is gone with it, and it may apply records again.
+    pub fn set_back(&mut self, node: usize) {
+        self.set_back.insert(node);
+    }
+
+    /// Takes note of something seen.
+    ///
+    /// # Errors
+    /// What is broken.
+    pub fn see(&mut self, seen: &Seen) -> Result<(), String> {
+        let node = seen.node;
+        match &seen.observation {
+            Observation::Stored { id, body, arrival, .. } => self.stored(node, id, body, *arrival),
+            Observation::Committed => {
+                self.committed(node);
+                Ok(())
+            }
+            Observation::Posted { mark, id, .. } => self.post(node, *mark, id),
+            Observation::PostRefused { .. } => {
+                self.refused += 1;
+                Ok(())
+            }
+            Observation::Lease { leaf, state } => self.lease(seen.at_us, node, *leaf, *state),
+            Observation::Violation { what } => Err(what.clone()),
+            Observation::Started { held } => self.started(seen, held),
+            Observation::Note { .. } => Ok(()),
+        }
+    }
+
+    /// What was not safe when the process ended is kept or may come again; what was safe is there.
+    fn started(&mut self, seen: &Seen, held: &[RecordId]) -> Result<(), String> {
+        self.hub_started_us.insert(seen.node, seen.at_us);
+        let set_back = self.set_back.contains(&seen.node);
+        let applied = &mut self.applied[seen.node];
+        let there: BTreeSet<&RecordId> = held.iter().collect();
+        let unsafe_before = std::mem::take(&mut applied.tentative);
+        if set_back {
+            applied.safe = held.iter().enumerate().map(|(place, id)| (*id, place)).collect();
+        } else {
+            for id in unsafe_before.iter().filter(|id| there.contains(id)) {
+                let place = applied.safe.len();
+                applied.safe.insert(*id, place);
+            }
+            // Posts that were stored and never answered are kept without having been seen.
+            for id in held.iter().filter(|id| id.origin == self.names[seen.node]) {
+                let place = applied.safe.len();
+                applied.safe.entry(*id).or_insert(place);
+            }
+            if let Some(lost) = applied.safe.keys().find(|id| !there.contains(id)) {
+                return Err(format!("{lost:?} was safe and is not there after a restart"));
+            }
+        }
+        applied.order = Order::new();
+        for id in applied.safe.keys() {
+            let last = applied.order.entry((id.origin, id.epoch, id.class)).or_insert(0);
+            *last = (*last).max(id.seq.0);
+        }
+        Ok(())
+    }
+
+    fn stored(
+        &mut self,
+        node: usize,
+        id: &RecordId,
+        body: &[u8],
+        arrival: Arrival,
+    ) -> Result<(), String> {
+        let before = self.bodies.entry(*id).or_insert_with(|| body.to_vec());
+        if before != body {
+            return Err(format!("{id:?} has two bodies"));
+        }
+        if arrival != Arrival::Local && id.origin == self.names[node] {
+            return Err(format!("{id:?} went back to its origin (HS-18)"));
+        }
+        let applied = &mut self.applied[node];
+        if applied.safe.contains_key(id) || applied.tentative.contains(id) {
+            return Err(format!("{id:?} is applied twice at node {node}"));
+        }
+        let last = applied.order.entry((id.origin, id.epoch, id.class)).or_insert(0);
+        if id.seq.0 <= *last {
+            return Err(format!("{id:?} comes after number {last} at node {node} (HS-22)"));
+        }
+        *last = id.seq.0;
+        applied.tentative.push(*id);
+        Ok(())
+    }
+
+    fn committed(&mut self, node: usize) {
+        let applied = &mut self.applied[node];
+        for id in std::mem::take(&mut applied.tentative) {
+            let place = applied.safe.len();
+            applied.safe.insert(id, place);
+        }
+    }
+
+    fn post(&mut self, node: usize, mark: u64, id: &RecordId) -> Result<(), String> {
+        if let Some((_, before)) = self.posted.insert(mark, (node, *id)) {
+            if before != *id && !self.set_back.contains(&node) {
+                return Err(format!("post {mark} is {before:?} and {id:?}"));
+            }
+        }
+        self.acknowledged.insert(*id);
+        Ok(())
+    }
+
+    fn lease(
+        &mut self,
+        at_us: u64,
+        hub: usize,
+        leaf: NodeId,
+        state: LeaseState,
+    ) -> Result<(), String> {
+        let hub_started_us = self.hub_started_us.get(&hub).copied().unwrap_or(0);
+        match state {
+            LeaseState::Registered => {
+                self.leases.insert((hub, leaf), Lease { renewed_us: at_us, hub_started_us });
+                Ok(())
+            }
+            LeaseState::Refused => {
+                self.refused += 1;
+                Ok(())
+            }
+            LeaseState::Expired => {
+                self.expired += 1;
+                let Expectations { lease_us, tick_us, .. } = self.expectations;
+                let Some(lease) = self.leases.get(&(hub, leaf)) else { return Ok(()) };
+                let since_us = lease.renewed_us.max(hub_started_us);
+                let held_us = at_us - since_us;
+                if lease_us > 0 && held_us + tick_us < lease_us {
+                    let kept = lease.hub_started_us == hub_started_us;
+                    let rule = if kept { "HS-05" } else { "HS-09" };
+                    return Err(format!(
+                        "the lease of {leaf:?} ended after {held_us} us of {lease_us} ({rule})"
+                    ));
+                }
+                if lease_us > 0 && held_us > lease_us + tick_us {
+                    return Err(format!(
+                        "the lease of {leaf:?} ended after {held_us} us of {lease_us} (HS-06)"
+                    ));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// When all is quiet: every acknowledged record is at every node that should have it.
+    ///
+    /// `targets` answers the nodes that should have what was posted at a node.
+    ///
+    /// # Errors
+    /// What is missing, and where.
+    pub fn quiet(&self, targets: impl Fn(usize) -> Vec<usize>) -> Result<(), String> {
+        if self.expectations.drops {
+            return Ok(());
+        }
+        for id in &self.acknowledged {
+            let Some(origin) = self.names.iter().position(|name| *name == id.origin) else {
+                return Err(format!("{id:?} has an origin that is nobody"));
+            };
+            if self.set_back.contains(&origin) {
+                continue;
+            }
+            for target in std::iter::once(origin).chain(targets(origin)) {
+                if !self.has(target, id) && !self.set_back.contains(&target) {
+                    return Err(format!(
+                        "{id:?}, posted at node {origin} and acknowledged, is not at node {target}"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
