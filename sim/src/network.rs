@@ -72,7 +72,7 @@ pub struct Pipe {
     bytes_in_flight: u64,
     /// When the last byte sent so far has left, under the rate.
     left_us: u64,
-    /// The latest arrival on a stream, which no later byte may pass.
+    /// The latest arrival that nothing passes, but for datagrams that are reordered.
     arrived_us: u64,
     /// When set, nothing arrives.
     blocked: bool,
@@ -166,10 +166,13 @@ impl Pipe {
             self.counters.lost += 1;
             return;
         }
-        let mut due_us = self.due(now_us, bytes.len());
+        let mut due_us = self.due(now_us, bytes.len()).max(self.arrived_us);
         if self.chance(self.conditions.reorder_ppm) {
             let late = self.conditions.latency_us + self.conditions.jitter_us;
             due_us += self.rng.between(0, late.saturating_mul(9));
+        } else {
+            // Jitter delays a whole queue of datagrams and does not shuffle it.
+            self.arrived_us = due_us;
         }
         self.fly(due_us, bytes);
         if self.chance(self.conditions.duplicate_ppm) {
