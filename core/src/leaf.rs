@@ -261,7 +261,7 @@ impl Leaf {
         }
         self.tell(LeafEvent::Connected { node: peer.id });
         if self.config.role == Role::Client {
-            self.link.settled = true;
+            self.link.settle(self.now);
             self.attach();
             if self.config.consumer.is_some() {
                 self.link.subscribe();
@@ -281,7 +281,7 @@ impl Leaf {
         match upcall {
             Upcall::Greeted => self.greeted(),
             Upcall::Lease(lease) => {
-                self.link.settled = true;
+                self.link.settle(self.now);
                 if self.lease.granted(self.now, lease.lease_ms, &self.config.lease) {
                     self.tell(LeafEvent::Registered { lease_ms: lease.lease_ms });
                     self.attach();
@@ -365,7 +365,7 @@ impl Leaf {
         if timing.poll_interval_ms == 0 || !self.is_connected() {
             return Instant::NEVER;
         }
-        self.link.moved_at.plus_millis(timing.linger_ms.into())
+        self.link.quiet_at(timing.linger_ms)
     }
 
     fn wake(&self) -> Option<Instant> {

@@ -18,7 +18,7 @@ pub struct DialTiming {
     /// at this interval, in milliseconds, exchanges what there is and closes: for those that sleep.
     pub poll_interval_ms: u32,
     /// In poll mode the link is closed when nothing has moved for this long, in milliseconds;
-    /// default 500.
+    /// default 500. On a slow line it is kept for twice what greeting and registering took.
     pub linger_ms: u32,
 }
 

@@ -137,6 +137,8 @@ pub(crate) struct Link {
     pub(crate) round_trip_us: u32,
     /// The owner has what it needs to keep the link beyond the handshake deadline.
     pub(crate) settled: bool,
+    /// What it took to get there, in milliseconds: at least two round trips for the dialler.
+    handshake_ms: u64,
     refuse: wire::Refuse,
     lease_ms: u32,
     bye: wire::Bye,
@@ -171,6 +173,7 @@ impl Link {
         pong: 0,
         round_trip_us: 0,
         settled: false,
+        handshake_ms: 0,
         refuse: wire::Refuse { reason: wire::RefuseReason::Busy, retry_after_ms: 0 },
         lease_ms: 0,
         bye: wire::Bye { reason: wire::ByeReason::Done, retry_after_ms: 0 },
@@ -222,6 +225,22 @@ impl Link {
     }
 
     // What the owner wants.
+
+    /// The owner has what it needs: the link stays.
+    pub(crate) fn settle(&mut self, now: Instant) {
+        if !self.settled {
+            self.settled = true;
+            self.handshake_ms = now.millis_since(self.opened_at);
+            // The other end begins to send only now.
+            self.moved_at = now;
+        }
+    }
+
+    /// In poll mode: when the link has been quiet for so long that nothing more is to come. On a
+    /// slow line the other end needs a round trip before its first record is here.
+    pub(crate) fn quiet_at(&self, linger_ms: u32) -> Instant {
+        self.moved_at.plus_millis(u64::from(linger_ms).max(2 * self.handshake_ms))
+    }
 
     pub(crate) fn register(&mut self) {
         self.due |= due::REGISTER;

@@ -325,7 +325,9 @@ impl Inbound {
     /// Everything before `next` is safe.
     pub(crate) fn safe(&mut self, next: Cursor, bytes: u32) {
         self.safe_bytes = self.safe_bytes.saturating_add(u64::from(bytes)).min(self.arrived_bytes);
-        if next >= self.taken && next <= self.expected {
+        if next >= self.taken {
+            // What was under way when the stream went back may be safe by now: go on behind it.
+            self.expected = self.expected.max(next);
             self.taken = next;
             self.ack = true;
         }

@@ -402,7 +402,7 @@ impl Node<'_> {
         let DialTarget::Upstream { queue, .. } = place.target else {
             return self.refuse(id, RefuseReason::Role, 0);
         };
-        slot.link.settled = true;
+        slot.link.settle(self.now);
         if place.lease.granted(self.now, lease_ms, &self.config.register) {
             slot.link.attach(0, queue);
             slot.tell(NodeEvent::Registered { dial: DialIndex(dial), lease_ms });

@@ -379,7 +379,7 @@ impl<'m> Node<'m> {
         if timing.poll_interval_ms == 0 || !slot.lease.held() || !link.drained() {
             return Instant::NEVER;
         }
-        link.moved_at.plus_millis(timing.linger_ms.into())
+        link.quiet_at(timing.linger_ms)
     }
 
     fn tick_dial(&mut self, dial: usize) {

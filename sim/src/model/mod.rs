@@ -323,7 +323,10 @@ impl Keeper for ModelStore {
             }
         }
         all.extend_from_slice(bytes);
-        let (whole, rest) = split(&all)?;
+        // What does not check takes the part in memory with it: the fault may be in that.
+        let (whole, rest) = split(&all).inspect_err(|_| {
+            self.partials.remove(&key);
+        })?;
         let next = records.next();
         if whole.len() != records.completed as usize || rest.len() != next.offset as usize {
             return Err(Failure::Corrupt);
