@@ -91,6 +91,12 @@ fn main() {
     let _ = std::fs::remove_dir_all(&folder);
 }
 
+/// Nanoseconds that this thread has run.
+fn cpu_ns() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    text.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
 fn run(folder: &Path, records: u64, body: usize, batch: u64, sync: bool) {
     let mut leaf = Node::new(&folder.join("leaf"), "leaf", "hub", sync);
     let mut hub = Node::new(&folder.join("hub"), "hub", "reader", sync);
@@ -106,7 +112,7 @@ fn run(folder: &Path, records: u64, body: usize, batch: u64, sync: bool) {
     };
     let (producer, uplink) = (stream("producer", "out"), stream("leaf", "hub"));
     let (mut first, mut second) = (Vec::new(), Vec::new());
-    let start = Instant::now();
+    let (start, cpu) = (Instant::now(), cpu_ns());
     for round in 0..records / batch {
         let head = Records {
             first: Cursor::at(Position(round * batch)),
@@ -117,9 +123,10 @@ fn run(folder: &Path, records: u64, body: usize, batch: u64, sync: bool) {
         hub.hop(&uplink, &head, &first, Arrival::Leaf(NodeId(uplink.owner.0)), &mut second);
     }
     let total = start.elapsed();
+    let cpu = (cpu_ns() - cpu) / records;
     let rate = records as f64 / total.as_secs_f64();
     println!(
-        "{} {body} B, {batch} a batch, both hops on one thread: {rate:.0} records/s",
+        "{} {body} B, {batch} a batch, both hops on one thread: {rate:.0} records/s, {cpu} ns of CPU a record",
         if sync { "synced" } else { "not synced" }
     );
     for (name, node) in [("leaf", &leaf), ("hub", &hub)] {

@@ -23,7 +23,7 @@ pub struct Config {
     /// Most bytes of the log on disk, spare segments included. Default 4 GiB; at least four
     /// segments. What no queue needs goes first; what queues need is never dropped for this.
     pub log_bytes_max: u64,
-    /// Bytes of the log that are kept to be read although no queue needs them. Default 256 MiB.
+    /// Bytes of the log that are kept to be read although no queue needs them. Default 64 MiB.
     pub retain_bytes: u64,
     /// How long such records are kept at most, in milliseconds; 0 for no limit, the default.
     pub retain_ms: u64,
@@ -66,7 +66,7 @@ impl Config {
         Self {
             segment_bytes: 16 << 20,
             log_bytes_max: 4 << 30,
-            retain_bytes: 256 << 20,
+            retain_bytes: 64 << 20,
             retain_ms: 0,
             checkpoint_bytes: 32 << 20,
             recent_bytes_max: 4 << 20,

@@ -72,7 +72,7 @@ impl State {
         let used: u64 =
             self.names.values().map(|index| self.inodes[*index].current.len() as u64).sum();
         match self.bytes_max {
-            Some(most) if used + more > most => Err(io::ErrorKind::StorageFull.into()),
+            Some(most) if more > 0 && used + more > most => Err(io::ErrorKind::StorageFull.into()),
             _ => Ok(()),
         }
     }
