@@ -470,3 +470,8 @@ pub enum RestoreError {
     /// The machine has handled input already.
     Started,
 }
+
+/// The examples of `docs/driving-a-machine.md` run with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/driving-a-machine.md")]
+pub struct DrivingAMachine;
