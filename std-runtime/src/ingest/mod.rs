@@ -8,6 +8,7 @@ mod folder;
 mod journal;
 mod lines;
 mod post;
+mod rejects;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
