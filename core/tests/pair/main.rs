@@ -333,6 +333,26 @@ fn a_sleepy_leaf_exchanges_and_closes_at_its_interval() {
     assert_eq!(leaf.wake, Some(Instant::from_millis(60_000)));
 }
 
+/// HS-24: each end sets how much comes to it at once, and one exchange drains what is many times
+/// that.
+#[test]
+fn one_exchange_drains_a_backlog_of_many_batches_each_way() {
+    let mut config = LeafConfig::new(settings("242"), 2);
+    config.link.frame_bytes_max = 512;
+    config.link.window_bytes = 700;
+    let mut leaf = Site::new(Leaf::new(config));
+    let mut config = NodeConfig::new(settings("central"), 1);
+    config.link.frame_bytes_max = 1_024;
+    config.link.window_bytes = 2_000;
+    let mut hub = node_with(config, Vec::new());
+    leaf.post(Instant::ZERO, "hub", 2, &[b'u'; 20_000]);
+    hub.post(Instant::ZERO, "242", 2, &[b'd'; 20_000]);
+    connect(Instant::ZERO, &mut leaf, &mut hub, HUB);
+    assert_eq!((hub.received().len(), leaf.received().len()), (20_000, 20_000));
+    assert!(leaf.frame_bytes_sent_max <= 1_024 && leaf.frame_bytes_sent_max > 512);
+    assert!(hub.frame_bytes_sent_max <= 512);
+}
+
 /// A small buffer loses nothing.
 #[test]
 fn a_poll_buffer_that_is_too_small_loses_nothing() {

@@ -61,6 +61,7 @@ pub(crate) struct Site<M> {
     pub(crate) said: Vec<Said>,
     pub(crate) wake: Option<Instant>,
     pub(crate) buffer_bytes: usize,
+    pub(crate) frame_bytes_sent_max: u32,
     /// Completions are given back only when the test says so.
     pub(crate) hold_completions: bool,
     held: Vec<(LinkId, StreamIndex, Cursor, u32)>,
@@ -87,6 +88,7 @@ where
             said: Vec::new(),
             wake: None,
             buffer_bytes: wire::CONTROL_FRAME_BYTES_MAX,
+            frame_bytes_sent_max: 0,
             hold_completions: false,
             held: Vec::new(),
             body: BTreeMap::new(),
@@ -321,6 +323,7 @@ where
         let records = wire::Records { first, completed, tail_bytes: 0, raw_bytes: 0, round };
         let head = wire::records_header(stream.0, &records, completed);
         let wire_bytes = head.len() as u32 + completed;
+        self.frame_bytes_sent_max = self.frame_bytes_sent_max.max(wire_bytes);
         let outgoing = self.outgoing.get_mut(&link).unwrap();
         outgoing.extend_from_slice(&head);
         outgoing.extend_from_slice(bytes);
