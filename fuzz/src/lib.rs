@@ -2,6 +2,8 @@
 //! which once failed can be run by an ordinary test as well.
 
 pub mod decode;
+pub mod disk;
 pub mod leaf;
 pub mod machine;
 pub mod node;
+pub mod store_ops;
