@@ -70,8 +70,13 @@ impl Load {
     /// A body that says when it was made.
     pub fn body(&self) -> Vec<u8> {
         let mut body: Vec<u8> = (0..self.bytes).map(|at| (at * 31 % 251) as u8).collect();
-        body[..8].copy_from_slice(&now_ns().to_le_bytes());
+        Self::restamp(&mut body);
         body
+    }
+
+    /// Has a body say that it was made now.
+    pub fn restamp(body: &mut [u8]) {
+        body[..8].copy_from_slice(&now_ns().to_le_bytes());
     }
 }
 
@@ -108,6 +113,12 @@ impl Meter {
     pub fn start_from_environment() -> Self {
         let pids = std::env::var("PIDS").unwrap_or_default();
         Self::start(pids.split(',').filter_map(|pid| pid.parse().ok()).collect())
+    }
+
+    /// What is measured began that long ago, somewhere else.
+    pub fn started_before(&mut self, ns: u64) {
+        let now = Instant::now();
+        self.started = now.checked_sub(Duration::from_nanos(ns)).unwrap_or(now);
     }
 
     /// The result of `messages` messages since the start.

@@ -18,7 +18,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Instant;
 
-use replcore_bench::{Load, Meter, age_ns, now_ns};
+use replcore_bench::{Load, Meter, age_ns};
 
 /// Length and checksum in front of each message.
 const HEAD_BYTES: usize = 8;
@@ -144,7 +144,7 @@ fn produce(stream: TcpStream, load: &Load, acknowledged: &Acknowledged) {
             }
         }
         drop(done);
-        body[..8].copy_from_slice(&now_ns().to_le_bytes());
+        Load::restamp(&mut body);
         out.write_all(&(load.bytes as u32).to_le_bytes()).unwrap();
         out.write_all(&crc32c::crc32c(&body).to_le_bytes()).unwrap();
         out.write_all(&body).unwrap();
