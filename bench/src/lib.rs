@@ -173,3 +173,8 @@ impl Sample {
         println!("{}", serde_json::to_string(self).expect("a result is plain data"));
     }
 }
+
+/// The Rust in the guide compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/driving-a-machine.md")]
+struct Guide;
