@@ -234,6 +234,8 @@ pub struct NodeOptions {
     pub advertise: String,
     /// Hubs that this node registers at and dials.
     pub upstreams: Vec<Peer>,
+    /// A hub that this node registers at and that dials it, for a node that cannot dial.
+    pub called_by: Option<Name>,
     /// Leaves that this hub dials, for leaves that cannot dial.
     pub dials: Vec<Peer>,
     /// Mutual TLS on TCP links; `None` for plain links.
@@ -327,6 +329,7 @@ impl NodeOptions {
             listen: Vec::new(),
             advertise: String::new(),
             upstreams: Vec::new(),
+            called_by: None,
             dials: Vec::new(),
             tls: None,
             lease: LeaseOptions::default(),

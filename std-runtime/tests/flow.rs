@@ -219,3 +219,42 @@ async fn a_hundred_leaves_reconnect() {
         assert_eq!(leaf.bodies().await, ["over"]);
     }
 }
+
+/// Either end may dial.
+#[tokio::test]
+async fn a_leaf_that_cannot_dial_is_dialled_by_its_hub() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = leaf_options(folder.path(), "leaf", &[]);
+    options.called_by = Some(common::name("hub"));
+    let leaf = TestNode::start(options);
+    let mut options = hub_options(folder.path(), "hub");
+    options.dials = leaf_options(folder.path(), "x", &[("leaf", leaf.address())]).upstreams;
+    let hub = TestNode::start(options);
+    eventually("the leaf is registered", async || hub.live_leaves().await == 1).await;
+    leaf.post("t", "up").await;
+    hub.post("t", "down").await;
+    for node in [&leaf, &hub] {
+        eventually("it has both", async || node.bodies().await.len() == 2).await;
+    }
+    assert!(leaf.status().await.ready);
+}
+
+/// HS-33: compressed links carry the same, in fewer bytes.
+#[tokio::test]
+async fn compressed_links_carry_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = hub_options(folder.path(), "hub");
+    options.compression = replcore_runtime::options::Compression::Lz4;
+    let hub = TestNode::start(options);
+    let mut options = leaf_options(folder.path(), "leaf", &[("hub", hub.address())]);
+    options.compression = replcore_runtime::options::Compression::Lz4;
+    let leaf = TestNode::start(options);
+    eventually("the leaf is registered", async || hub.live_leaves().await == 1).await;
+    let body = "the same again and again ".repeat(2000);
+    for _ in 0..3 {
+        leaf.post("t", &body).await;
+    }
+    eventually("all are there", async || hub.bodies().await.len() == 3).await;
+    assert!(hub.bodies().await.iter().all(|one| *one == body));
+    assert!(leaf.status().await.counters["compression_saved_bytes"] > 100_000);
+}

@@ -12,6 +12,9 @@ pub const RULES_MAX: usize = 256;
 /// Most queues that all rules of a node together may name.
 pub const TARGETS_MAX: usize = 1024;
 
+/// Longer decisions are made anew each time.
+const REMEMBERED_TARGETS_MAX: usize = 64;
+
 /// The dispatch rules in force, the registered leaves and the upstreams.
 #[derive(Debug)]
 pub struct Router {
@@ -23,6 +26,16 @@ pub struct Router {
     rules: Box<Rules<RULES_MAX, TARGETS_MAX>>,
     texts: Vec<DispatchRule>,
     dispatched: u64,
+    last: Option<Decision>,
+}
+
+/// The last decision: records of one type and origin come in runs.
+#[derive(Debug)]
+struct Decision {
+    origin: NodeId,
+    arrival: Arrival,
+    message_type: String,
+    targets: Vec<Name>,
 }
 
 impl Router {
@@ -36,6 +49,7 @@ impl Router {
             rules: Box::default(),
             texts: Vec::new(),
             dispatched: 0,
+            last: None,
         }
     }
 
@@ -56,6 +70,7 @@ impl Router {
     pub fn set_rules(&mut self, rules: Vec<DispatchRule>) -> Result<(), (usize, RuleError)> {
         with_texts(&rules, |texts| self.rules.set(texts))?;
         self.texts = rules;
+        self.last = None;
         Ok(())
     }
 
@@ -64,6 +79,7 @@ impl Router {
         let leaf = Destination::new(name);
         if let Err(at) = self.leaves.binary_search_by_key(&leaf.id, |leaf| leaf.id) {
             self.leaves.insert(at, leaf);
+            self.last = None;
         }
     }
 
@@ -71,6 +87,7 @@ impl Router {
     pub fn remove_leaf(&mut self, node: NodeId) {
         if let Ok(at) = self.leaves.binary_search_by_key(&node.0, |leaf| leaf.id.0) {
             self.leaves.remove(at);
+            self.last = None;
         }
     }
 
@@ -87,6 +104,17 @@ impl Router {
 
 impl Route for Router {
     fn route(&mut self, record: &Record<'_>, arrival: Arrival, targets: &mut Vec<Name>) {
+        let (origin, message_type) = (record.id().origin, record.message_type());
+        let asks = record.to().next().is_some();
+        if let Some(last) = &self.last
+            && !asks
+            && (last.origin, last.arrival) == (origin, arrival)
+            && last.message_type == message_type
+        {
+            self.dispatched += last.targets.len() as u64;
+            targets.extend_from_slice(&last.targets);
+            return;
+        }
         let source = match arrival {
             Arrival::Local => Source::Local,
             Arrival::Leaf(peer) => Source::Leaf(peer),
@@ -96,7 +124,16 @@ impl Route for Router {
         let place = Place { own: self.own, hub: self.hub, leaves, upstreams };
         let before = targets.len();
         self.rules.dispatch(record, source, &place, |target| targets.push(target.name));
-        self.dispatched += (targets.len() - before) as u64;
+        let added = &targets[before..];
+        self.dispatched += added.len() as u64;
+        if !asks && added.len() <= REMEMBERED_TARGETS_MAX {
+            self.last = Some(Decision {
+                origin,
+                arrival,
+                message_type: message_type.to_owned(),
+                targets: added.to_vec(),
+            });
+        }
     }
 }
 

@@ -60,8 +60,9 @@ pub(super) fn host(options: NodeOptions) -> Result<Rc<Host>, String> {
 }
 
 fn check(options: &NodeOptions) -> Result<(), String> {
-    for upstream in &options.upstreams {
-        if upstream.name == options.name {
+    let upstreams = options.upstreams.iter().map(|peer| peer.name);
+    for upstream in upstreams.chain(options.called_by) {
+        if upstream == options.name {
             return Err(format!("{} cannot be its own upstream", options.name));
         }
     }
@@ -145,8 +146,12 @@ fn engine(options: &NodeOptions, store: SegmentStore<FileDisk>, rng: &mut Rng) -
         .upstreams
         .iter()
         .map(|peer| DialSlot::new(DialTarget::Upstream { queue: peer.name, dials: true }));
+    let callers = options
+        .called_by
+        .iter()
+        .map(|hub| DialSlot::new(DialTarget::Upstream { queue: *hub, dials: false }));
     let leaves = options.dials.iter().map(|_| DialSlot::new(DialTarget::Leaf));
-    let dials: Vec<DialSlot> = upstreams.chain(leaves).collect();
+    let dials: Vec<DialSlot> = upstreams.chain(callers).chain(leaves).collect();
     let leases = LeaseServer::slots_for(limits.leaves_max);
     let owners = limits.links_max as usize + dials.len();
     let memory = NodeMemory {
@@ -167,7 +172,8 @@ fn engine(options: &NodeOptions, store: SegmentStore<FileDisk>, rng: &mut Rng) -
         compression: options.compression,
         ..EngineConfig::default()
     };
-    let upstreams: Vec<Name> = options.upstreams.iter().map(|peer| peer.name).collect();
+    let dialed = options.upstreams.iter().map(|peer| peer.name);
+    let upstreams: Vec<Name> = dialed.chain(options.called_by).collect();
     let router = Router::new(options.name, config.hub, &upstreams);
     let ways = Ways { follow, peer };
     let now = replcore::time::Instant::ZERO;

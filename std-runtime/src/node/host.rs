@@ -18,7 +18,7 @@ use crate::api::{ApiError, ErrorKind, NodeStatus, Outcome, Reply, Request, Statu
 use crate::driver::{Reactor, Stream, count};
 use crate::engine::{Engine, IncomingCall};
 use crate::handle::Pending;
-use crate::options::{NodeOptions, NodeRole, Peer};
+use crate::options::{Address, NodeOptions, NodeRole, Peer};
 use crate::service::{Service, parse_name};
 use crate::store::{FileDisk, SegmentStore, Store};
 use crate::tls::Tls;
@@ -55,7 +55,9 @@ impl Host {
         tls: Option<Tls>,
         start: StdInstant,
     ) -> Self {
-        let places = options.upstreams.len() + options.dials.len();
+        let places = options.upstreams.len()
+            + usize::from(options.called_by.is_some())
+            + options.dials.len();
         Self {
             reactor,
             service,
@@ -104,9 +106,14 @@ impl Host {
         self.connections.set(self.connections.get() - 1);
     }
 
-    fn place(&self, dial: DialIndex) -> Option<Peer> {
+    /// Who is configured at a place, and where this node dials it, if it does.
+    fn place(&self, dial: DialIndex) -> Option<(Name, Option<Address>)> {
         let options = self.options.borrow();
-        options.upstreams.iter().chain(&options.dials).nth(usize::from(dial.0)).cloned()
+        let dialed = |peer: &Peer| (peer.name, Some(peer.address.clone()));
+        let upstreams = options.upstreams.iter().map(dialed);
+        let callers = options.called_by.iter().map(|name| (*name, None));
+        let leaves = options.dials.iter().map(dialed);
+        upstreams.chain(callers).chain(leaves).nth(usize::from(dial.0))
     }
 
     fn set_place(&self, dial: DialIndex, state: impl Into<String>) {
@@ -116,15 +123,14 @@ impl Host {
     }
 
     async fn dial(self: Rc<Self>, dial: DialIndex) {
-        let Some(peer) = self.place(dial) else { return };
+        let Some((wanted, Some(address))) = self.place(dial) else { return };
         let connect = Duration::from_millis(self.options.borrow().deadlines.connect_ms.into());
-        let dialed =
-            Stream::dial(&peer.address, self.tls.as_ref(), connect, self.handshake()).await;
+        let dialed = Stream::dial(&address, self.tls.as_ref(), connect, self.handshake()).await;
         let dialed =
             dialed.map_err(|error| error.to_string()).and_then(
                 |(stream, identity)| match identity {
-                    Some(name) if name != peer.name => {
-                        Err(format!("the certificate there is for {name}, not for {}", peer.name))
+                    Some(name) if name != wanted => {
+                        Err(format!("the certificate there is for {name}, not for {wanted}"))
                     }
                     _ => Ok((stream, identity)),
                 },
@@ -137,8 +143,8 @@ impl Host {
             }
             Err(error) => {
                 count(&self.reactor.counters.dials_failed, 1);
-                tracing::info!("cannot connect to {} at {}: {error}", peer.name, peer.address);
-                self.set_place(dial, format!("cannot connect to {}: {error}", peer.address));
+                tracing::info!("cannot connect to {wanted} at {address}: {error}");
+                self.set_place(dial, format!("cannot connect to {address}: {error}"));
                 self.reactor.with(|engine| engine.dial_failed(dial));
             }
         }
@@ -175,8 +181,8 @@ impl Host {
             }
             NodeEvent::Registered { dial, lease_ms } => self.registered(dial, lease_ms),
             NodeEvent::UpstreamRefused { dial, reason } => {
-                if let Some(peer) = self.place(dial) {
-                    tracing::warn!(upstream = %peer.name, "it refuses this node: {reason:?}");
+                if let Some((upstream, _)) = self.place(dial) {
+                    tracing::warn!(%upstream, "it refuses this node: {reason:?}");
                 }
                 self.set_place(dial, format!("refused: {reason:?}"));
             }
@@ -195,20 +201,21 @@ impl Host {
 
     /// The link to an upstream works, if it is the right one that answered.
     fn registered(&self, dial: DialIndex, lease_ms: u32) {
-        let Some(wanted) = self.place(dial) else { return };
+        let Some((wanted, address)) = self.place(dial) else { return };
         let engine = self.reactor.engine.borrow();
         let link = engine.machine().dial(dial).and_then(|place| place.link());
         let there = link.and_then(|link| engine.machine().peer(link));
         drop(engine);
         match (link, there) {
-            (Some(link), Some(there)) if there.name != wanted.name => {
-                let text = format!("{} answers there, not {}", there.name, wanted.name);
-                tracing::error!("{}: {text}; correct the name or the address", wanted.address);
+            (Some(link), Some(there)) if there.name != wanted => {
+                let text = format!("{} is at the other end, not {wanted}", there.name);
+                let place = address.map_or_else(|| "called_by".into(), |it| it.to_string());
+                tracing::error!("{place}: {text}; correct the name or the address");
                 self.set_place(dial, text);
                 self.reactor.cut(link);
             }
             _ => {
-                tracing::info!(upstream = %wanted.name, lease_ms, "registered");
+                tracing::info!(upstream = %wanted, lease_ms, "registered");
                 self.set_place(dial, "registered");
             }
         }
@@ -332,11 +339,11 @@ impl Host {
         let places = self.places.borrow();
         let engine = self.reactor.engine.borrow();
         let identity = engine.store().identity();
-        let upstreams: BTreeMap<String, String> = options
-            .upstreams
-            .iter()
+        let dialed = options.upstreams.iter().map(|peer| peer.name);
+        let upstreams: BTreeMap<String, String> = dialed
+            .chain(options.called_by)
             .zip(places.iter())
-            .map(|(peer, state)| (peer.name.as_str().to_owned(), state.clone()))
+            .map(|(name, state)| (name.as_str().to_owned(), state.clone()))
             .collect();
         let ready = !self.stopping.get()
             && engine.stopped().is_none()
@@ -481,8 +488,10 @@ impl Host {
         queues.dedup();
         let name = |queue: QueueId| {
             let options = self.options.borrow();
-            let upstream = options.upstreams.iter().find(|peer| peer.name.queue_id() == queue);
-            let text = upstream.map(|peer| peer.name.as_str().to_owned());
+            let mut upstreams =
+                options.upstreams.iter().map(|peer| peer.name).chain(options.called_by);
+            let upstream = upstreams.find(|name| name.queue_id() == queue);
+            let text = upstream.map(|name| name.as_str().to_owned());
             text.unwrap_or_else(|| self.name_in(&engine, queue))
         };
         queues.into_iter().map(|queue| (name(queue), waiting(queue))).collect()
