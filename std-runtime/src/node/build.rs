@@ -38,6 +38,9 @@ pub(super) fn host(options: NodeOptions) -> Result<Rc<Host>, String> {
     let mut rng = Rng::new(entropy());
     let disk = FileDisk::open(&options.folder)?;
     let store = SegmentStore::open(disk, &options.name, store_config(&options, &mut rng))?;
+    for report in store.reports() {
+        tracing::warn!("data folder {}: {report}", options.folder.display());
+    }
     let start = StdInstant::now();
     let engine = engine(&options, store, &mut rng);
     let reactor = Reactor::new(
@@ -99,6 +102,9 @@ fn store_config(options: &NodeOptions, rng: &mut Rng) -> Config {
     config.consumers_max = options.consumers.consumers_max;
     config.idempotency_keys_max = limits.idempotency_keys_max.into();
     config.queue_limits = limits.queue;
+    // Every leaf has up to one life in each class, and streams of its own and through others.
+    config.origins_max = config.origins_max.max(limits.leaves_max.saturating_mul(2));
+    config.streams_max = config.streams_max.max(limits.leaves_max.saturating_mul(4));
     config
 }
 

@@ -94,7 +94,7 @@ impl<D: Disk> Store for SegmentStore<D> {
     }
 
     fn dead_letter(&mut self, queue: QueueKey, position: Position) -> Result<(), Failure> {
-        self.to_dead_letters(queue, position)
+        self.add_dead_letter(queue, position)
     }
 
     fn persist(&mut self, key: Key, state: &[u8]) -> Result<(), Failure> {

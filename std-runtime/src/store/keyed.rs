@@ -219,12 +219,11 @@ impl Keyed {
         {
             let mut posts = write.open_table(POSTS)?;
             let mut by_age = write.open_table(POSTS_BY_AGE)?;
-            let mut order = by_age.last()?.map_or(0, |last| last.0.value().1 + 1);
-            for (key, post) in &self.posts {
+            let order = by_age.last()?.map_or(0, |last| last.0.value().1 + 1);
+            for (order, (key, post)) in (order..).zip(&self.posts) {
                 let id = post.id;
                 posts.insert(key.as_slice(), (id.epoch.0, id.class, id.seq.0, post.at_ms))?;
                 by_age.insert((post.at_ms, order), key.as_slice())?;
-                order += 1;
             }
             let mut left = EXPIRED_MAX;
             while left > 0 {

@@ -368,7 +368,7 @@ impl<D: Disk> SegmentStore<D> {
         true
     }
 
-    pub(super) fn to_dead_letters(
+    pub(super) fn add_dead_letter(
         &mut self,
         queue: QueueKey,
         position: Position,

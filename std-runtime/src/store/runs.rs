@@ -167,8 +167,7 @@ impl RunList {
         disk: &mut D,
         gone: &mut dyn FnMut(&Run),
     ) {
-        loop {
-            let Some(front) = self.head.front_mut() else { break };
+        while let Some(front) = self.head.front_mut() {
             let Some(part) = front.part(front.position, through) else { break };
             gone(&part);
             self.count -= part.count;
@@ -206,8 +205,8 @@ impl RunList {
                 continue;
             }
             if let Some(runs) = blocks.read(disk, &block) {
-                for run in runs.to_vec() {
-                    change(&run, &mut changed);
+                for run in runs {
+                    change(run, &mut changed);
                 }
             }
             blocks.free(block.slot);

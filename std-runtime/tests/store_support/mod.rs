@@ -375,13 +375,16 @@ pub fn take<D: Disk>(
     store.take(NOW_MS, source, &head, &records.concat(), arrival, &mut to(queues))
 }
 
+/// Positions and bodies.
+pub type Entries = Vec<(u64, Vec<u8>)>;
+
 /// Everything a lane holds from a position on: positions and bodies, and the gaps passed.
 pub fn drain<D: Disk>(
     store: &mut SegmentStore<D>,
     queue: QueueKey,
     from: u64,
     frame: u32,
-) -> (Vec<(u64, Vec<u8>)>, Vec<(u64, u64)>) {
+) -> (Entries, Vec<(u64, u64)>) {
     let (mut got, mut gaps) = (Vec::new(), Vec::new());
     let (mut cursor, mut part) = (Cursor::at(Position(from)), Vec::new());
     loop {
