@@ -1,1 +1,208 @@
+//! A leaf on a microcontroller in QEMU: see `examples/firmware`.
 
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use replcore::log::crc32c;
+use replcore::rng::Rng;
+use replcore_runtime::options::{Address, NodeOptions};
+
+use crate::c_leaf::{post_to, socket_of};
+use crate::common::{TestNode, hub_options};
+use crate::relay::{Noise, Relay};
+use crate::tools::{Process, has, leave_out, root};
+
+const QEMU: &str = "qemu-system-arm";
+const LEAF: &str = "mcu-1";
+/// An emulated board on a busy machine is slow.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Builds the firmware; `None`, and the test is counted as left out, where that cannot be done.
+fn build(test: &str) -> Option<PathBuf> {
+    if !has(QEMU) {
+        leave_out(test, QEMU);
+        return None;
+    }
+    const TARGET: &str = "thumbv7m-none-eabi";
+    let built = Command::new(root().join("scripts/mcu-cargo"))
+        .args([TARGET, "build", "--quiet", "--release", "--manifest-path"])
+        .arg(root().join("examples/firmware/Cargo.toml"))
+        .output()
+        .unwrap();
+    if built.status.code() == Some(3) {
+        leave_out(test, "rustc-web, cargo-web, rust-web-src and lld-22 of Debian");
+        return None;
+    }
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    Some(root().join("target/mcu").join(TARGET).join("release/replcore-firmware"))
+}
+
+/// A board that runs.
+struct Board {
+    process: Process,
+    starts: Arc<AtomicU64>,
+    said: Arc<Mutex<Vec<String>>>,
+}
+
+impl Board {
+    fn start(image: &PathBuf, line: SocketAddr) -> Self {
+        let chardev = format!("socket,id=line,host=127.0.0.1,port={},nodelay=on", line.port());
+        let mut child = Command::new(QEMU)
+            .args(["-M", "lm3s6965evb", "-display", "none", "-monitor", "none"])
+            .args(["-chardev", &chardev, "-serial", "chardev:line"])
+            .args(["-accel", "tcg,thread=single,tb-size=16"])
+            .args(["-semihosting-config", "enable=on,target=native", "-kernel"])
+            .arg(image)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let (starts, said) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(Vec::new())));
+        let (count, lines) = (starts.clone(), said.clone());
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                count.fetch_add(u64::from(line.starts_with("start:")), Ordering::Relaxed);
+                lines.lock().unwrap().push(line);
+            }
+        });
+        Self { process: Process(child), starts, said }
+    }
+
+    fn starts(&self) -> u64 {
+        self.starts.load(Ordering::Relaxed)
+    }
+}
+
+/// What the commands were, and what they should have done.
+#[derive(Default)]
+struct Commands {
+    sent: u64,
+    digest: u32,
+    readings: u64,
+}
+
+impl Commands {
+    async fn send(&mut self, hub: &TestNode, text: String) {
+        self.sent += 1;
+        let parts = [self.digest.to_le_bytes(), crc32c(text.as_bytes()).to_le_bytes()];
+        self.digest = crc32c(parts.as_flattened());
+        if let Some(number) = text.strip_prefix("post ") {
+            self.readings += number.parse::<u64>().unwrap();
+        }
+        post_to(hub, LEAF, vec![text]).await;
+    }
+}
+
+fn options(folder: &std::path::Path) -> NodeOptions {
+    let mut options = hub_options(folder, "hub");
+    options.rules.clear();
+    options.listen = vec![Address::Serial("127.0.0.1:0".into())];
+    options
+}
+
+/// The readings that the hub holds, checked: each once, in order, and their commands never fewer.
+async fn readings(hub: &TestNode) -> Vec<(u64, u64, u32)> {
+    let all = hub.read_all().await;
+    let readings = all.iter().filter(|message| message.message.message_type == "reading");
+    let parse = |message: &replcore_runtime::api::StoredMessage| {
+        assert_eq!(message.origin, LEAF);
+        let body = String::from_utf8(message.message.body.0.clone()).unwrap();
+        let parts: Vec<&str> = body.split(' ').collect();
+        let digest = u32::from_str_radix(parts[2], 16).unwrap();
+        (parts[0].parse().unwrap(), parts[1].parse().unwrap(), digest)
+    };
+    let readings: Vec<(u64, u64, u32)> = readings.map(parse).collect();
+    for (index, reading) in readings.iter().enumerate() {
+        assert_eq!(reading.0, index as u64 + 1, "lost, doubled or out of order");
+        assert!(index == 0 || readings[index - 1].1 <= reading.1, "a command was undone");
+    }
+    readings
+}
+
+/// Waits until the hub holds that many readings.
+async fn wait_for(hub: &TestNode, count: u64, board: &mut Board) {
+    let deadline = Instant::now() + PATIENCE;
+    while (hub.status().await.ordinals[1].saturating_sub(1)) < count
+        || (readings(hub).await.len() as u64) < count
+    {
+        if let Some(status) = board.process.0.try_wait().unwrap() {
+            panic!("the board has ended: {status}: {:?}", board.said.lock().unwrap());
+        }
+        let have = readings(hub).await.len();
+        let said = board.said.lock().unwrap();
+        assert!(Instant::now() < deadline, "{have} of {count} readings: {said:?}");
+        drop(said);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn firmware_on_a_clean_line_posts_readings_and_carries_out_commands() {
+    let Some(image) = build("the firmware on a clean line") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let hub = TestNode::start(options(folder.path()));
+    let relay = Relay::serial(socket_of(&hub), Noise::default(), 0);
+    let mut board = Board::start(&image, relay.address);
+    let mut commands = Commands::default();
+    commands.send(&hub, "post 500".into()).await;
+    wait_for(&hub, 500, &mut board).await;
+    commands.send(&hub, "anything at all".into()).await;
+    commands.send(&hub, "post 1".into()).await;
+    wait_for(&hub, 501, &mut board).await;
+    assert_eq!(readings(&hub).await.last(), Some(&(501, commands.sent, commands.digest)));
+    assert_eq!(board.starts(), 1);
+}
+
+#[tokio::test]
+async fn firmware_loses_and_doubles_nothing_over_a_bad_line_and_resets_in_the_middle_of_a_write() {
+    let Some(image) = build("the firmware on a bad line") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let mut hub = TestNode::start(options(folder.path()));
+    let noise = Noise { flipped_one_in: 20_000, lost_one_in: 20_000, cut_one_in: 40_000 };
+    let relay = Relay::serial(socket_of(&hub), noise, 11);
+    let mut board = Board::start(&image, relay.address);
+    let mut commands = Commands::default();
+    let mut rng = Rng::new(5);
+    let mut resets = 0;
+    for round in 0..20 {
+        commands.send(&hub, format!("post {}", 100 + round)).await;
+        if round % 2 == 0 {
+            // In the middle of one of the next batches, which are 15 to 60 words long.
+            commands.send(&hub, format!("reset {}", rng.between(1, 400))).await;
+            resets += 1;
+        }
+        tokio::time::sleep(Duration::from_millis(rng.between(50, 400))).await;
+        match round % 5 {
+            1 => relay.cut(),
+            3 => {
+                relay.set_silent(true);
+                tokio::time::sleep(Duration::from_millis(rng.between(100, 1_500))).await;
+                relay.set_silent(false);
+            }
+            4 => hub = TestNode::start(hub.crash()),
+            _ => {}
+        }
+    }
+    wait_for(&hub, commands.readings, &mut board).await;
+    // The last reset may have come before its readings; one more shows that all were carried out.
+    commands.send(&hub, "post 1".into()).await;
+    wait_for(&hub, commands.readings, &mut board).await;
+    let all = readings(&hub).await;
+    assert_eq!(all.last(), Some(&(commands.readings, commands.sent, commands.digest)));
+    println!(
+        "{} readings, {} commands, {} starts, {} faults on the line",
+        all.len(),
+        commands.sent,
+        board.starts(),
+        relay.faults()
+    );
+    assert!(board.starts() > resets / 2, "{:?}", board.said.lock().unwrap());
+    assert!(relay.faults() > 0);
+}
