@@ -7,7 +7,7 @@ use replcore_core::leaf::{Leaf, LeafConfig, LeafEvent};
 use replcore_core::link::LinkSettings;
 use replcore_core::stream::{Address, Epoch, Name, Position};
 use replcore_core::time::Instant;
-use replcore_core::wire::{FRAME_BYTES_MAX, FRAME_BYTES_MIN, RefuseReason, Role};
+use replcore_core::wire::{FRAME_BYTES_MAX, FRAME_BYTES_MIN, RefuseReason};
 
 use crate::check::{reference_mut, sized, text};
 use crate::machine::machine;
