@@ -79,7 +79,7 @@ impl Route for Watching<'_> {
                 id: record.id(),
                 body: record.body().to_vec(),
                 arrival,
-                targets: targets.len(),
+                targets: targets.clone(),
             });
         }
     }
@@ -159,7 +159,7 @@ enum Owed {
 }
 
 /// How a host tells what its machine's events mean.
-pub type LeaseOf<E> = fn(&E) -> Option<(NodeId, LeaseState, Option<LinkId>)>;
+pub type LeaseOf<E> = fn(&E) -> Option<(NodeId, LeaseState)>;
 
 /// A machine, a store and the bytes between them and the links.
 pub struct Host<M: Machine, S: Keeper> {
@@ -171,7 +171,7 @@ pub struct Host<M: Machine, S: Keeper> {
     owed: VecDeque<Owed>,
     takes: Vec<TakenLater>,
     persists: Vec<Token>,
-    posts: Vec<(u64, RecordId, bool, Vec<u8>, usize)>,
+    posts: Vec<(u64, RecordId, bool, Vec<u8>)>,
     buffer: Vec<u8>,
     wake: Option<Instant>,
     /// The time that the machine was told last.
@@ -368,10 +368,7 @@ impl<M: Machine, S: Keeper> Turn<'_, M, S> {
             Output::Forget { key } => self.host.store.forget(key),
             Output::Event { event, len } => {
                 debug_assert!(len <= self.host.buffer.len());
-                if let Some((leaf, state, link)) = (self.host.lease_of)(&event) {
-                    if let Some(link) = link {
-                        self.host.leaf_of.insert(link, leaf);
-                    }
+                if let Some((leaf, state)) = (self.host.lease_of)(&event) {
                     self.seen.push(Observation::Lease { leaf, state });
                 }
                 self.seen.push(Observation::Note { text: format!("{event:?}") });
@@ -412,10 +409,6 @@ impl<M: Machine, S: Keeper> Turn<'_, M, S> {
         match wire::decode(&bytes, u32::MAX) {
             Ok(Some((Frame::Control { stream, control }, taken))) if taken == len => {
                 self.check_promise(link, StreamIndex(stream), &control);
-                if let (Control::Lease(_), Some(leaf)) = (&control, self.host.leaf_of.get(&link)) {
-                    let (leaf, state) = (*leaf, LeaseState::Registered);
-                    self.seen.push(Observation::Lease { leaf, state });
-                }
                 self.seen.push(Observation::Note { text: format!("{link:?} > {control:?}") });
             }
             other => self.violation(format!("Send of something else than a frame: {other:?}")),
@@ -630,10 +623,33 @@ impl<M: Machine, S: Keeper> Turn<'_, M, S> {
             if let Some(of) = self.host.links.get_mut(&link) {
                 of.inbox = data[taken..].to_vec();
             }
+            self.watch_registrations(link, &data[..taken]);
             self.drain();
             let ordered = self.host.links.get(&link).is_some_and(|of| of.order.is_some());
             if taken == 0 && !ordered {
                 return;
+            }
+        }
+    }
+
+    /// A lease counts from the registration that the hub has taken, not from its answer.
+    fn watch_registrations(&mut self, link: LinkId, mut taken: &[u8]) {
+        while let Ok(Some((frame, bytes))) = wire::decode(taken, u32::MAX) {
+            taken = &taken[bytes.min(taken.len())..];
+            match frame {
+                Frame::Control { control: Control::Hello(hello), .. } => {
+                    if let Ok(name) = Name::new(hello.name) {
+                        self.host.leaf_of.insert(link, name.node_id());
+                    }
+                }
+                Frame::Control { control: Control::Register(_), .. } => {
+                    if let Some(leaf) = self.host.leaf_of.get(&link).copied() {
+                        let state = LeaseState::Registered;
+                        self.seen.push(Observation::Lease { leaf, state });
+                    }
+                }
+                Frame::Control { .. } => {}
+                Frame::Records { .. } | Frame::Call { .. } => return,
             }
         }
     }
@@ -689,9 +705,9 @@ impl<M: Machine, S: Keeper> Turn<'_, M, S> {
     }
 
     fn committed(&mut self) {
-        for (mark, id, duplicate, body, targets) in std::mem::take(&mut self.host.posts) {
+        for (mark, id, duplicate, body) in std::mem::take(&mut self.host.posts) {
             if !duplicate {
-                let arrival = Arrival::Local;
+                let (arrival, targets) = (Arrival::Local, Vec::new());
                 self.seen.push(Observation::Stored { id, body, arrival, targets });
             }
             self.seen.push(Observation::Posted { mark, id, duplicate });
@@ -731,7 +747,7 @@ impl<M: Machine, S: Keeper> Turn<'_, M, S> {
         let mut route = Watching { routes: &self.host.options.routes, observations: &mut ignored };
         match self.host.store.post(self.now.wall_ms, &mut bytes, &mut route) {
             Ok(posted) => {
-                self.host.posts.push((mark, posted.id, posted.duplicate, post.body.clone(), 0))
+                self.host.posts.push((mark, posted.id, posted.duplicate, post.body.clone()))
             }
             Err(error) => self.seen.push(Observation::PostRefused { mark, error }),
         }

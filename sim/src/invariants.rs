@@ -14,7 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use replcore::stream::{Epoch, NodeId, RecordId};
+use replcore::stream::{Epoch, Name, NodeId, RecordId};
 use replcore_runtime::store::Arrival;
 
 use crate::cluster::Seen;
@@ -129,7 +129,17 @@ impl Checker {
     pub fn see(&mut self, seen: &Seen) -> Result<(), String> {
         let node = seen.node;
         match &seen.observation {
-            Observation::Stored { id, body, arrival, .. } => self.stored(node, id, body, *arrival),
+            Observation::Stored { id, body, arrival, targets } => {
+                let peer = match arrival {
+                    Arrival::Local => None,
+                    Arrival::Leaf(peer) | Arrival::Upstream(peer) => Some(*peer),
+                };
+                let back = targets.iter().map(Name::node_id);
+                if back.into_iter().any(|to| to == id.origin || Some(to) == peer) {
+                    return Err(format!("{id:?} is dispatched back to where it came from (HS-18)"));
+                }
+                self.stored(node, id, body, *arrival)
+            }
             Observation::Committed => {
                 self.committed(node);
                 Ok(())
@@ -236,6 +246,8 @@ impl Checker {
                 Ok(())
             }
             LeaseState::Refused => {
+                // Which lease stands now is not known from outside.
+                self.leases.remove(&(hub, leaf));
                 self.refused += 1;
                 Ok(())
             }

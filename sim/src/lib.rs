@@ -1,6 +1,8 @@
 //! Deterministic simulation of replcore: whole systems in one thread, in virtual time, from a seed.
 //!
 //! - [`network`], [`clock`] and [`model`] are what a node stands on, with faults.
+//! - [`campaign`] draws topologies, traffic and faults; the program `replcore-sim` runs it.
+//! - [`invariants`] says what must hold.
 //! - [`host`] drives one machine over one store, from the contract alone.
 //! - [`cluster`] runs many of them against each other and against faults.
 //! - [`kit`] holds single machines to the contract.

@@ -1,6 +1,6 @@
 //! Clusters of machines over model stores: every node is a [`Leaf`] or a [`Node`] in a [`Host`].
 
-use replcore::contract::{LinkId, Machine};
+use replcore::contract::Machine;
 use replcore::leaf::{Leaf, LeafConfig, LeafEvent};
 use replcore::link::LinkSettings;
 use replcore::node::{DialSlot, DialTarget, Node, NodeConfig, NodeEvent};
@@ -245,16 +245,15 @@ impl Machines {
     }
 }
 
-fn node_lease(event: &NodeEvent) -> Option<(NodeId, LeaseState, Option<LinkId>)> {
+fn node_lease(event: &NodeEvent) -> Option<(NodeId, LeaseState)> {
     match *event {
-        NodeEvent::LeafUp { node, link } => Some((node, LeaseState::Registered, Some(link))),
-        NodeEvent::LeaseExpired { node } => Some((node, LeaseState::Expired, None)),
-        NodeEvent::PeerRefused { node, .. } => Some((node, LeaseState::Refused, None)),
+        NodeEvent::LeaseExpired { node } => Some((node, LeaseState::Expired)),
+        NodeEvent::PeerRefused { node, .. } => Some((node, LeaseState::Refused)),
         _ => None,
     }
 }
 
-const fn leaf_lease(_event: &LeafEvent) -> Option<(NodeId, LeaseState, Option<LinkId>)> {
+const fn leaf_lease(_event: &LeafEvent) -> Option<(NodeId, LeaseState)> {
     None
 }
 

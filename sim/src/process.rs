@@ -6,7 +6,7 @@
 use std::fmt::Debug;
 
 use replcore::contract::{DialIndex, LinkId, Transport};
-use replcore::stream::{NodeId, RecordId};
+use replcore::stream::{Name, NodeId, RecordId};
 use replcore::time::Instant;
 use replcore_runtime::store::{Arrival, PostError};
 
@@ -76,7 +76,7 @@ pub enum Observation {
         held: Vec<RecordId>,
     },
     /// A record is new in its log. Safe only with the next [`Observation::Committed`].
-    Stored { id: RecordId, body: Vec<u8>, arrival: Arrival, targets: usize },
+    Stored { id: RecordId, body: Vec<u8>, arrival: Arrival, targets: Vec<Name> },
     /// Everything stored so far is safe.
     Committed,
     /// A post was taken and is safe: the program was told so.

@@ -324,9 +324,8 @@ impl Keeper for ModelStore {
         }
         all.extend_from_slice(bytes);
         // What does not check takes the part in memory with it: the fault may be in that.
-        let (whole, rest) = split(&all).inspect_err(|_| {
-            self.partials.remove(&key);
-        })?;
+        let partial = self.partials.remove(&key);
+        let (whole, rest) = split(&all)?;
         let next = records.next();
         if whole.len() != records.completed as usize || rest.len() != next.offset as usize {
             return Err(Failure::Corrupt);
@@ -345,6 +344,9 @@ impl Keeper for ModelStore {
                     // The records before it stay: they are whole, and known when they come again.
                     let next = Position(position);
                     self.apply(Op::Inbound { source: *source, next });
+                    if let Some(partial) = partial {
+                        self.partials.insert(key, partial);
+                    }
                     return Err(failure);
                 }
             }
