@@ -21,6 +21,7 @@ pub struct Now {
 
 /// What happens to a process.
 #[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "the fields are named for what they hold")]
 pub enum Stimulus<'a> {
     /// Its wake time has come, or nothing at all.
     Timeout,
@@ -56,6 +57,7 @@ pub struct Post {
 
 /// What a process wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields are named for what they hold")]
 pub enum Effect {
     /// Send bytes on a link; on a datagram link they are one datagram.
     Send { link: LinkId, bytes: Vec<u8> },
@@ -69,6 +71,7 @@ pub enum Effect {
 
 /// What can be seen of a process, for the invariants and the trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields are named for what they hold")]
 pub enum Observation {
     /// The process has started, and finds these records in its log.
     Started {

@@ -16,6 +16,7 @@ use replcore_runtime::store::{Identity, LimitPolicy, QueueKind};
 
 /// One change of a store.
 #[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "the fields are named for what they hold")]
 pub enum Op {
     /// A record was stored, and queued for `targets`.
     Record { bytes: Vec<u8>, targets: Vec<Name> },
