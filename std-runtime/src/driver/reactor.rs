@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant as StdInstant, SystemTime, UNIX_EPOCH};
 
-use replcore::contract::{DialIndex, LinkId, Machine, Transport};
+use replcore::contract::{DialIndex, Failure, LinkId, Machine, Transport};
 use replcore::stream::Name;
 use replcore::time::Instant;
 use replcore::wire::{CONTROL_FRAME_BYTES_MAX, RECORDS_OVERHEAD_BYTES};
@@ -145,15 +145,21 @@ impl<M: Machine + 'static, S: Store + 'static> Reactor<M, S> {
     }
 
     /// Waits until a commit covers everything that was done before the call.
+    ///
+    /// # Errors
+    /// It does not: there was no space for it, or the engine has stopped.
     pub(crate) async fn committed(&self) -> Result<(), Stopped> {
         let before = self.turns.get();
+        let failed = || self.engine.borrow().counters().commits_failed;
+        let failed_before = failed();
         loop {
             let turned = self.turned.notified();
             if let Some(stopped) = self.engine.borrow().stopped() {
                 return Err(stopped);
             }
             if self.turns.get() > before {
-                return Ok(());
+                let safe = failed() == failed_before;
+                return if safe { Ok(()) } else { Err(Stopped::Store(Failure::Full)) };
             }
             turned.await;
         }

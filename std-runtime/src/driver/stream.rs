@@ -52,8 +52,9 @@ impl Stream {
                     .map_err(late)??;
                 stream.set_nodelay(true)?;
                 let Some(tls) = tls else { return Ok((Self::Tcp(stream), None)) };
-                let (stream, name) =
-                    tokio::time::timeout(handshake, tls.connect(stream)).await.map_err(late)??;
+                let (stream, name) = tokio::time::timeout(handshake, Box::pin(tls.connect(stream)))
+                    .await
+                    .map_err(late)??;
                 Ok((Self::Tls(Box::new(TlsStream::Client(stream))), Some(name)))
             }
         }
@@ -68,8 +69,9 @@ impl Stream {
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no handshake within the deadline");
         stream.set_nodelay(true)?;
         let Some(tls) = tls else { return Ok((Self::Tcp(stream), None)) };
+        // In a box, so that every task of a plain link does not keep room for a handshake.
         let (stream, name) =
-            tokio::time::timeout(handshake, tls.accept(stream)).await.map_err(late)??;
+            tokio::time::timeout(handshake, Box::pin(tls.accept(stream))).await.map_err(late)??;
         Ok((Self::Tls(Box::new(TlsStream::Server(stream))), Some(name)))
     }
 

@@ -84,6 +84,8 @@ impl Default for EngineConfig {
 pub struct EngineCounters {
     /// Commits that something waited for.
     pub commits: u64,
+    /// Commits that found no space; what they should have covered is not safe.
+    pub commits_failed: u64,
     /// Frames of records sent.
     pub records_frames_sent: u64,
     /// Bytes of records sent, before compression.
@@ -517,6 +519,7 @@ impl<M: Machine, S: Store> Engine<M, S> {
             self.store_failed(reason);
             return;
         }
+        self.counters.commits_failed += u64::from(outcome.is_err());
         let mut completions = std::mem::take(&mut self.completions);
         for completion in completions.drain(..) {
             self.complete(completion, outcome.err());

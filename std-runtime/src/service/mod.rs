@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant as StdInstant};
 
-use replcore::contract::Machine;
+use replcore::contract::{Failure, Machine};
 use replcore::stream::{Name, RecordId};
 use serde::{Deserialize, Serialize};
 
@@ -449,6 +449,9 @@ fn deadline(wait_ms: u32) -> StdInstant {
 pub(crate) fn stopped(why: Stopped) -> ApiError {
     let text = match why {
         Stopped::Halted(reason) => format!("the node has halted: {reason}"),
+        Stopped::Store(Failure::Full) => {
+            "no space for the log; free some, or raise limits.log_bytes_max".to_owned()
+        }
         Stopped::Store(reason) => format!("the store does not work ({reason:?}); restart the node"),
     };
     ApiError::new(ErrorKind::Unavailable, text)
