@@ -2,7 +2,8 @@
 //!
 //! A schema is optional. For a type that has one, the body must be a JSON object whose attributes
 //! are those of the schema, each a text, a float or an integer (HS-29). Attribute names are
-//! compared, never used as names of anything.
+//! compared, never used as names of anything. Checked is what comes as a call, over HTTP or from a
+//! folder; a program that speaks in records (`client::Client::post`) answers for itself.
 
 use std::collections::BTreeMap;
 use std::fmt;

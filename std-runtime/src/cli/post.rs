@@ -60,7 +60,7 @@ pub(crate) struct PostArgs {
 #[derive(clap::Args, Clone)]
 struct TemplateArgs {
     /// What kind of message it is.
-    #[arg(long = "type", value_name = "TYPE", default_value = "")]
+    #[arg(long = "type", value_name = "TYPE", default_value = "", hide_default_value = true)]
     message_type: String,
     /// What it is about.
     #[arg(long)]
@@ -69,7 +69,7 @@ struct TemplateArgs {
     #[arg(long, value_parser = clap::value_parser!(u8).range(0..=3))]
     class: Option<u8>,
     /// Media type of the body.
-    #[arg(long, value_name = "TYPE", default_value = "")]
+    #[arg(long, value_name = "TYPE", default_value = "", hide_default_value = true)]
     content_type: String,
     /// Not worth delivering after this time, such as 500ms, 30s, 10m, 12h, 7d.
     #[arg(long, value_parser = parse_duration, value_name = "TIME")]

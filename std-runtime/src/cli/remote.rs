@@ -14,6 +14,8 @@ use crate::tls::Tls;
 /// Longest wait for an answer, beside what the request itself waits.
 const ANSWER: Duration = Duration::from_secs(30);
 
+const TLS: &str = "TLS (all three, or none)";
+
 /// Where the node is, and how to speak to it.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct RemoteArgs {
@@ -26,16 +28,15 @@ pub(crate) struct RemoteArgs {
 
 /// The three files of mutual TLS: all or none.
 #[derive(clap::Args, Clone, Debug, Default)]
-#[command(next_help_heading = "TLS (all three, or none)")]
 pub(crate) struct TlsArgs {
     /// Certificates of the authorities that are trusted, PEM.
-    #[arg(long, value_name = "FILE", requires_all = ["tls_cert", "tls_key"])]
+    #[arg(long, value_name = "FILE", help_heading = TLS, requires_all = ["tls_cert", "tls_key"])]
     pub(crate) tls_ca: Option<PathBuf>,
     /// Own certificate, PEM; it names the node or program.
-    #[arg(long, value_name = "FILE", requires_all = ["tls_ca", "tls_key"])]
+    #[arg(long, value_name = "FILE", help_heading = TLS, requires_all = ["tls_ca", "tls_key"])]
     pub(crate) tls_cert: Option<PathBuf>,
     /// Key of the certificate, PEM.
-    #[arg(long, value_name = "FILE", requires_all = ["tls_ca", "tls_cert"])]
+    #[arg(long, value_name = "FILE", help_heading = TLS, requires_all = ["tls_ca", "tls_cert"])]
     pub(crate) tls_key: Option<PathBuf>,
 }
 

@@ -14,7 +14,7 @@ use replcore::wire::Role;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::listen::Accepted;
-use crate::api::{ApiError, ErrorKind, NodeStatus, Outcome, Reply, Request, Status};
+use crate::api::{ApiError, ErrorKind, NewMessage, NodeStatus, Outcome, Reply, Request, Status};
 use crate::driver::{Reactor, Stream, count};
 use crate::engine::{Engine, IncomingCall};
 use crate::handle::Pending;
@@ -285,7 +285,33 @@ impl Host {
             Request::Nodes { after, limit } => Ok(self.nodes(after.as_deref(), limit)),
             Request::Forget { node } => self.forget(&node).await,
             Request::Status => Ok(Reply::Status(Box::new(self.status()))),
+            Request::Post { messages } => self.post_checked(messages).await,
             other => self.service.answer(other).await.unwrap_or(Ok(Reply::Done)),
+        }
+    }
+
+    /// Posts what the schemas admit: all, or those before the first that they refuse.
+    async fn post_checked(&self, mut messages: Vec<NewMessage>) -> Result<Reply, ApiError> {
+        let refused = {
+            let options = self.options.borrow();
+            messages.iter().enumerate().find_map(|(index, message)| {
+                let error = crate::schema::check(&options.schemas, message).err()?;
+                Some(ApiError { index: Some(index), ..error })
+            })
+        };
+        if let Some(index) = refused.as_ref().and_then(|error| error.index) {
+            messages.truncate(index);
+        }
+        let posted = match (messages.is_empty(), &refused) {
+            (true, Some(_)) => Ok(Reply::Done),
+            _ => {
+                let post = Request::Post { messages };
+                self.service.answer(post).await.unwrap_or(Ok(Reply::Done))
+            }
+        };
+        match (posted, refused) {
+            (Ok(_), Some(error)) => Err(error),
+            (posted, _) => posted,
         }
     }
 
@@ -444,9 +470,10 @@ impl Host {
         like_old.rules = old.rules.clone();
         like_old.limits.queue = old.limits.queue;
         like_old.deadlines = old.deadlines;
+        like_old.schemas = old.schemas.clone();
         if like_old != old {
             return Err(
-                "only rules, limits of queues, deadlines and the contents of the TLS files \
+                "only rules, schemas, limits of queues, deadlines and the contents of the TLS files \
                         can change while the node runs; restart it for the rest"
                     .into(),
             );

@@ -32,7 +32,7 @@ pub(super) struct Show {
 
 impl Show {
     pub(super) fn new() -> Self {
-        Self { terminal: std::io::stdout().is_terminal(), lines: 0, last: None, waiting_max: 100 }
+        Self { terminal: std::io::stdout().is_terminal(), lines: 0, last: None, waiting_max: 500 }
     }
 
     /// Says what happens, above the picture, which is drawn anew below.

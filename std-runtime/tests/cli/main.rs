@@ -1,0 +1,9 @@
+//! The `replcore` program as a person uses it: real processes, real sockets, real folders.
+
+mod bad_input;
+mod commands;
+mod configuration;
+mod old_flags;
+mod quickstart;
+mod support;
+mod tls;
