@@ -14,6 +14,9 @@ use crate::tls::Tls;
 /// Longest wait for an answer, beside what the request itself waits.
 const ANSWER: Duration = Duration::from_secs(30);
 
+/// How long to try to reach the node: a person waits.
+const PATIENCE: Duration = Duration::from_secs(6);
+
 const TLS: &str = "TLS (all three, or none)";
 
 /// Where the node is, and how to speak to it.
@@ -77,6 +80,7 @@ impl Remote {
         };
         let mut options = ClientOptions::new(name, address);
         options.tls = tls;
+        options.patience = PATIENCE;
         let client = Client::open(options);
         match client.connected().await {
             Ok(()) => Ok(Self { client, address: args.node.clone() }),

@@ -37,7 +37,13 @@ pub(super) fn host(options: NodeOptions) -> Result<Rc<Host>, String> {
     }
     let mut rng = Rng::new(entropy());
     let disk = FileDisk::open(&options.folder)?;
-    let store = SegmentStore::open(disk, &options.name, store_config(&options, &mut rng))?;
+    // The store does not know where its disk is; whoever reads the error needs to.
+    let name_folder = |error: String| match error.strip_prefix("data folder: ") {
+        Some(what) => format!("data folder {}: {what}", options.folder.display()),
+        None => error,
+    };
+    let store = SegmentStore::open(disk, &options.name, store_config(&options, &mut rng))
+        .map_err(name_folder)?;
     for report in store.reports() {
         tracing::warn!("data folder {}: {report}", options.folder.display());
     }

@@ -9,7 +9,7 @@ fn nobody_at_the_address_is_said() {
         let said = run(&command).fails(4);
         assert!(said.contains(&address) && said.contains("is a node running there"), "{said}");
     }
-    assert_eq!(run(&["read", "nonsense"]).fails(2).contains("host:port"), true);
+    assert!(run(&["read", "nonsense"]).fails(2).contains("host:port"));
 }
 
 #[test]
@@ -41,6 +41,22 @@ fn a_folder_in_use_or_of_another_node_is_refused_and_stays_as_it_is() {
     assert!(said.contains(data) && said.contains("hub"), "{said}");
     let hub = Node::hub(folder.path(), &[]);
     assert_eq!(objects(&run(&["read", &hub.address, "--json"]).ok())[0]["body"], "kept");
+}
+
+#[test]
+fn a_folder_of_a_newer_format_is_refused_and_stays_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(Node::hub(folder.path(), &[]).stop(), 0);
+    let data = folder.path().join("hub");
+    let identity = data.join("identity");
+    let text = std::fs::read_to_string(&identity).unwrap();
+    let format = text.lines().find(|line| line.starts_with("format ")).unwrap();
+    let newer = text.replace(format, "format 4000000000");
+    std::fs::write(&identity, &newer).unwrap();
+    let data = data.to_str().unwrap();
+    let said = run(&["hub", "--listen", "127.0.0.1:0", "--data", data]).fails(7);
+    assert!(said.contains(data) && said.contains("format 4000000000"), "{said}");
+    assert_eq!(std::fs::read_to_string(&identity).unwrap(), newer);
 }
 
 /// HS-32: a second node of a live node's name is refused, and the first goes on.

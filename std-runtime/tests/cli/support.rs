@@ -7,29 +7,29 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// Long enough for a machine that is busy with everything else.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_replcore");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_replcore");
 
 /// How a run ended.
 #[derive(Debug)]
-pub struct Run {
-    pub code: i32,
-    pub out: String,
-    pub err: String,
+pub(crate) struct Run {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl Run {
     /// Succeeds or shows what was said.
     #[track_caller]
-    pub fn ok(self) -> String {
+    pub(crate) fn ok(self) -> String {
         assert_eq!(self.code, 0, "{self:?}");
         self.out
     }
 
     /// Fails with `code` and one line, which is answered.
     #[track_caller]
-    pub fn fails(self, code: i32) -> String {
+    pub(crate) fn fails(self, code: i32) -> String {
         assert_eq!(self.code, code, "{self:?}");
         let said: Vec<_> = self.err.lines().filter(|line| line.starts_with("replcore: ")).collect();
         assert_eq!(said.len(), 1, "one line: {self:?}");
@@ -38,12 +38,12 @@ impl Run {
 }
 
 /// Runs the program to its end.
-pub fn run(arguments: &[&str]) -> Run {
+pub(crate) fn run(arguments: &[&str]) -> Run {
     run_with(arguments, "", &[])
 }
 
 /// Runs it with input and environment.
-pub fn run_with(arguments: &[&str], input: &str, environment: &[(&str, &Path)]) -> Run {
+pub(crate) fn run_with(arguments: &[&str], input: &str, environment: &[(&str, &Path)]) -> Run {
     let mut child = Command::new(PROGRAM)
         .args(arguments)
         .envs(environment.iter().copied())
@@ -62,9 +62,9 @@ pub fn run_with(arguments: &[&str], input: &str, environment: &[(&str, &Path)]) 
 }
 
 /// A node that runs until this is dropped.
-pub struct Node {
-    pub address: String,
-    pub http: String,
+pub(crate) struct Node {
+    pub(crate) address: String,
+    pub(crate) http: String,
     child: Child,
     log: mpsc::Receiver<String>,
 }
@@ -72,7 +72,7 @@ pub struct Node {
 impl Node {
     /// Starts the program with these arguments and waits until it listens.
     #[track_caller]
-    pub fn start(arguments: &[&str]) -> Self {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
         let mut child = Command::new(PROGRAM)
             .args(arguments)
             .stdin(Stdio::null())
@@ -100,21 +100,22 @@ impl Node {
         Self { address, http, child, log }
     }
 
-    pub fn hub(folder: &Path, more: &[&str]) -> Self {
+    pub(crate) fn hub(folder: &Path, more: &[&str]) -> Self {
         let data = folder.join("hub");
         let base = ["hub", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()];
         Self::start(&[&base, more].concat())
     }
 
-    pub fn leaf(folder: &Path, name: &str, hub: &str, more: &[&str]) -> Self {
+    pub(crate) fn leaf(folder: &Path, name: &str, hub: &str, more: &[&str]) -> Self {
         let data = folder.join(name);
-        let base = ["leaf", name, "--listen", "127.0.0.1:0", "--broker", hub, "--data"];
-        Self::start(&[&base, &[data.to_str().unwrap()], more].concat())
+        let data = data.to_str().unwrap();
+        let base = ["leaf", name, "--listen", "127.0.0.1:0", "--broker", hub, "--data", data];
+        Self::start(&[&base, more].concat())
     }
 
     /// Waits for a line of its log that holds `text`.
     #[track_caller]
-    pub fn logs(&self, text: &str) -> String {
+    pub(crate) fn logs(&self, text: &str) -> String {
         let deadline = Instant::now() + DEADLINE;
         let mut seen = Vec::new();
         while let Ok(line) = self.log.recv_timeout(deadline - Instant::now()) {
@@ -126,13 +127,13 @@ impl Node {
         panic!("not in its log: {text}: {seen:?}");
     }
 
-    pub fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
     }
 
     /// Ends it by SIGTERM; answers its exit code.
-    pub fn stop(mut self) -> i32 {
+    pub(crate) fn stop(mut self) -> i32 {
         self.signal("-TERM");
         self.child.wait().unwrap().code().unwrap_or(-1)
     }
@@ -158,7 +159,7 @@ fn lines(stream: impl std::io::Read + Send + 'static) -> mpsc::Receiver<String> 
 
 /// Runs the program again until what it prints is as wanted.
 #[track_caller]
-pub fn until(arguments: &[&str], wanted: impl Fn(&str) -> bool) -> String {
+pub(crate) fn until(arguments: &[&str], wanted: impl Fn(&str) -> bool) -> String {
     let deadline = Instant::now() + DEADLINE;
     loop {
         let last = run(arguments);
@@ -171,11 +172,11 @@ pub fn until(arguments: &[&str], wanted: impl Fn(&str) -> bool) -> String {
 }
 
 /// A port that was free a moment ago.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Objects, one a line.
-pub fn objects(text: &str) -> Vec<serde_json::Value> {
+pub(crate) fn objects(text: &str) -> Vec<serde_json::Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
