@@ -237,9 +237,11 @@ impl<M: Machinery> Cluster<M> {
     }
 
     fn note(&mut self, text: impl FnOnce(&Self) -> String) {
-        if self.trace.is_some() {
-            let line = format!("{:>14.6} {}", self.now_us as f64 / 1e6, text(self));
-            let trace = self.trace.as_mut().expect("checked");
+        if self.trace.is_none() {
+            return;
+        }
+        let line = format!("{:>14.6} {}", self.now_us as f64 / 1e6, text(self));
+        if let Some(trace) = &mut self.trace {
             if trace.len() == TRACE_LINES_MAX {
                 trace.pop_front();
             }

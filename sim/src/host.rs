@@ -799,12 +799,10 @@ impl<M: Machine, S: Keeper> Process for Host<M, S> {
                 let datagram = of.transport == Transport::Datagram;
                 of.inbox.extend_from_slice(bytes);
                 turn.offer(link);
-                if datagram {
-                    if let Some(of) = turn.host.links.get_mut(&link) {
-                        // What was not taken of a datagram is gone.
-                        of.inbox.clear();
-                        of.order = None;
-                    }
+                if datagram && let Some(of) = turn.host.links.get_mut(&link) {
+                    // What was not taken of a datagram is gone.
+                    of.inbox.clear();
+                    of.order = None;
                 }
             }
             Stimulus::Writable { link, bytes } => {

@@ -223,10 +223,11 @@ impl Checker {
     }
 
     fn post(&mut self, node: usize, mark: u64, id: &RecordId) -> Result<(), String> {
-        if let Some((_, before)) = self.posted.insert(mark, (node, *id)) {
-            if before != *id && !self.set_back.contains(&node) {
-                return Err(format!("post {mark} is {before:?} and {id:?}"));
-            }
+        if let Some((_, before)) = self.posted.insert(mark, (node, *id))
+            && before != *id
+            && !self.set_back.contains(&node)
+        {
+            return Err(format!("post {mark} is {before:?} and {id:?}"));
         }
         self.acknowledged.insert(*id);
         Ok(())

@@ -31,13 +31,16 @@ impl Played {
     }
 }
 
+/// What is owed when the bytes of an order are there: stream, where it goes on, bytes.
+type Ordered = (StreamIndex, Cursor, u32);
+
 struct Link {
     peer: Peer,
     transport: Transport,
     credit: u64,
     inbox: Vec<u8>,
     /// Bytes of the inbox that go to an order, and what is then owed.
-    order: Option<(u32, Option<(StreamIndex, Cursor, u32)>)>,
+    order: Option<(u32, Option<Ordered>)>,
     /// Where each incoming stream goes on, as far as orders went.
     expected: BTreeMap<StreamIndex, Cursor>,
     refused: BTreeSet<StreamIndex>,
@@ -429,10 +432,10 @@ impl<S: Subject> Play<'_, S> {
                 self.keyed.remove(&key);
                 // What is on its way to the disk is forgotten with it.
                 for owed in self.owed.values_mut().flatten() {
-                    if let Owed::Persisted { key: of, state, .. } = owed {
-                        if *of == key {
-                            *state = None;
-                        }
+                    if let Owed::Persisted { key: of, state, .. } = owed
+                        && *of == key
+                    {
+                        *state = None;
                     }
                 }
                 Ok(())
@@ -845,10 +848,10 @@ impl<S: Subject> Play<'_, S> {
             // It could not be kept, nor what came after it.
             of.refused.insert(stream);
             self.owed.remove(&Lane::Stream(link, stream, false));
-            if let Some((_, owed)) = &mut of.order {
-                if owed.is_some_and(|(of, ..)| of == stream) {
-                    *owed = None;
-                }
+            if let Some((_, owed)) = &mut of.order
+                && owed.is_some_and(|(of, ..)| of == stream)
+            {
+                *owed = None;
             }
             let reason = if self.rng.between(0, 1) == 0 { Failure::Full } else { Failure::Corrupt };
             return self.feed(Input::Refused { link, stream, reason });

@@ -281,10 +281,10 @@ impl Keeper for ModelStore {
         route: &mut dyn Route,
     ) -> Result<Posted, PostError> {
         let record = Record::parse(bytes).expect("the caller encoded it");
-        if !record.idempotency_key().is_empty() {
-            if let Some(id) = self.state.posted.get(record.idempotency_key()) {
-                return Ok(Posted { id: *id, duplicate: true });
-            }
+        if !record.idempotency_key().is_empty()
+            && let Some(id) = self.state.posted.get(record.idempotency_key())
+        {
+            return Ok(Posted { id: *id, duplicate: true });
         }
         if self.full {
             return Err(PostError::DiskFull);
