@@ -215,3 +215,35 @@ fn a_leaf_that_started_anew_is_noticed_at_once() {
     world.run_until(3_000, |world| world.released().0 == 3);
     assert_eq!(world.hub.received(), [1, 2, 3]);
 }
+
+#[test]
+fn a_store_slower_than_the_patience_of_the_sender_still_gets_everything() {
+    for seed in 0..40 {
+        slow_store(seed);
+    }
+}
+
+fn slow_store(seed: u64) {
+    let mut world = World::new(seed, Faults { lost: 300, doubled: 0, delay_ms_max: 30 });
+    world.run_until(30_000, |world| world.leaf.machine.is_connected());
+    // The leaf announces its stream again while the hub's store is at work: what is under way is
+    // void, and what the store reports afterwards counts all the same.
+    world.hub.hold_completions = true;
+    world.hub.slow = true;
+    let mut sent = Vec::new();
+    for round in 0..20u8 {
+        for part in 0..3 {
+            let now = Instant::from_millis(world.now_ms);
+            world.leaf.post(now, "hub", 2, &[round, part]);
+            sent.extend_from_slice(&[round, part]);
+            for _ in 0..world.line.rng.between(1, 200) {
+                world.step();
+            }
+        }
+        world.hub.complete(Instant::from_millis(world.now_ms));
+    }
+    world.hub.hold_completions = false;
+    world.hub.complete(Instant::from_millis(world.now_ms));
+    world.run_until(60_000, |world| world.released().0 == 120);
+    assert_eq!(world.hub.received(), sent);
+}

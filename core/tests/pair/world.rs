@@ -64,6 +64,8 @@ pub(crate) struct Site<M> {
     pub(crate) frame_bytes_sent_max: u32,
     /// Completions are given back only when the test says so.
     pub(crate) hold_completions: bool,
+    /// The store has held completions, so that it may be asked for what it has.
+    pub(crate) slow: bool,
     held: Vec<(LinkId, StreamIndex, Cursor, u32)>,
     body: BTreeMap<LinkId, Body>,
 }
@@ -90,6 +92,7 @@ where
             buffer_bytes: wire::CONTROL_FRAME_BYTES_MAX,
             frame_bytes_sent_max: 0,
             hold_completions: false,
+            slow: false,
             held: Vec::new(),
             body: BTreeMap::new(),
         }
@@ -209,6 +212,15 @@ where
             return self.input(now, Input::Refused { link, stream, reason });
         }
         let (cursor, taken) = self.store.taken.entry(source).or_default();
+        if self.slow && records.first < *cursor {
+            // Asked for again before the store had reported it. Had already, or what is new cannot
+            // be told from what is not: the stores of this project say so.
+            if records.next() > *cursor {
+                let reason = replcore::contract::Failure::Full;
+                self.input(now, Input::Refused { link, stream, reason });
+            }
+            return;
+        }
         assert_eq!(*cursor, records.first, "a gap or a repetition reached the store");
         taken.extend_from_slice(bytes);
         *cursor = records.next();
