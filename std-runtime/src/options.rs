@@ -306,7 +306,7 @@ impl Default for Limits {
                 messages_max: 0,
                 bytes_max: 1 << 30,
                 age_ms_max: 0,
-                policy: LimitPolicy::Refuse,
+                policy: LimitPolicy::ByKind,
             },
             log_bytes_max: 4 << 30,
             segment_bytes: 16 << 20,

@@ -79,6 +79,7 @@ fn default(key: &Key, config: &mut Config) -> String {
         }
         Field::Policy(policy) => match policy {
             LimitPolicy::Refuse => "\"refuse\"".into(),
+            LimitPolicy::ByKind => "\"by_kind\"".into(),
             LimitPolicy::DropOldest => "\"drop_oldest\"".into(),
             LimitPolicy::DropByClass => "\"drop_by_class\"".into(),
         },

@@ -566,9 +566,10 @@ const QUEUE: &[Key] = &[
     },
     Key {
         name: "policy",
-        kind: Kind::Choice(&["refuse", "drop_oldest", "drop_by_class"]),
+        kind: Kind::Choice(&["by_kind", "refuse", "drop_oldest", "drop_by_class"]),
         meaning: "What happens when a queue is full: new messages are refused, the oldest are dropped, or the \
-                  oldest of the least urgent class. Drops are counted and reported.",
+                  oldest of the least urgent class; `by_kind` refuses for queues to brokers and drops the oldest \
+                  of queues that others read. Drops are counted and reported.",
         reload: true,
         field: |config| Field::Policy(&mut config.numbers.limits.queue.policy),
     },

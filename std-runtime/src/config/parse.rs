@@ -251,6 +251,7 @@ fn policy(text: &str) -> LimitPolicy {
     match text {
         "drop_oldest" => LimitPolicy::DropOldest,
         "drop_by_class" => LimitPolicy::DropByClass,
-        _ => LimitPolicy::Refuse,
+        "refuse" => LimitPolicy::Refuse,
+        _ => LimitPolicy::ByKind,
     }
 }

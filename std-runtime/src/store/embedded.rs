@@ -84,7 +84,7 @@ impl Config {
                 messages_max: 0,
                 bytes_max: 1 << 30,
                 age_ms_max: 0,
-                policy: LimitPolicy::Refuse,
+                policy: LimitPolicy::ByKind,
             },
             random,
         }

@@ -67,6 +67,20 @@ pub enum LimitPolicy {
     DropOldest,
     /// The oldest of the least urgent class are dropped.
     DropByClass,
+    /// `Refuse` for the queue to a hub above, whose poster can be told; `DropOldest` for queues that
+    /// others read, so that one dead reader does not stop the node for all (HS-13).
+    ByKind,
+}
+
+impl LimitPolicy {
+    /// What it means for a queue of this kind; never [`LimitPolicy::ByKind`].
+    pub const fn resolve(self, kind: QueueKind) -> Self {
+        match (self, kind) {
+            (Self::ByKind, QueueKind::Upstream) => Self::Refuse,
+            (Self::ByKind, _) => Self::DropOldest,
+            (policy, _) => policy,
+        }
+    }
 }
 
 /// Limits of one queue.

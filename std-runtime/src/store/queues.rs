@@ -131,7 +131,7 @@ impl Queue {
         }
         let filled = |class: &usize| self.lanes[*class].runs.front().is_some();
         match limits.policy {
-            LimitPolicy::Refuse => None,
+            LimitPolicy::Refuse | LimitPolicy::ByKind => None,
             LimitPolicy::DropByClass => (0..CLASSES).rev().find(filled),
             LimitPolicy::DropOldest => (0..CLASSES).filter(filled).min_by_key(|class| {
                 self.lanes[*class].runs.front().map(|run| (run.at_ms, run.ordinal))
@@ -186,7 +186,7 @@ impl Queues {
         let queue = Queue {
             name,
             kind,
-            limits: self.limits_of(&name),
+            limits: self.limits_of(&name, kind),
             lanes: Default::default(),
             totals: Totals::default(),
             planned: (0, 0),
@@ -209,15 +209,24 @@ impl Queues {
         self.slots[slot as usize].take()
     }
 
-    fn limits_of(&self, name: &Name) -> QueueLimits {
-        self.named_limits.get(name).copied().unwrap_or(self.default_limits)
+    fn limits_of(&self, name: &Name, kind: QueueKind) -> QueueLimits {
+        let limits = self.named_limits.get(name).copied().unwrap_or(self.default_limits);
+        QueueLimits { policy: limits.policy.resolve(kind), ..limits }
     }
 
     pub(super) fn set_limits(&mut self, default: QueueLimits, named: &[(Name, QueueLimits)]) {
         self.default_limits = default;
         self.named_limits = named.iter().copied().collect();
-        for queue in self.slots.iter_mut().flatten() {
-            queue.limits = self.named_limits.get(&queue.name).copied().unwrap_or(default);
+        for slot in 0..self.slots.len() {
+            let Some((name, kind)) =
+                self.slots[slot].as_ref().map(|queue| (queue.name, queue.kind))
+            else {
+                continue;
+            };
+            let limits = self.limits_of(&name, kind);
+            if let Some(queue) = &mut self.slots[slot] {
+                queue.limits = limits;
+            }
         }
     }
 
@@ -265,5 +274,34 @@ impl Queues {
                 lane.gaps = image.gaps;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// HS-13, HS-26: by default a poster is refused only where it can be told.
+    #[test]
+    fn by_default_the_queue_to_a_hub_refuses_and_the_others_drop_the_oldest() {
+        let limits = QueueLimits {
+            messages_max: 1,
+            bytes_max: 0,
+            age_ms_max: 0,
+            policy: LimitPolicy::ByKind,
+        };
+        let mut queues = Queues::new(limits);
+        let kinds = [
+            (QueueKind::Upstream, LimitPolicy::Refuse),
+            (QueueKind::Leaf, LimitPolicy::DropOldest),
+            (QueueKind::Consumer, LimitPolicy::DropOldest),
+            (QueueKind::DeadLetter, LimitPolicy::DropOldest),
+        ];
+        for (kind, policy) in kinds {
+            let slot = queues.add(Name::new(&format!("{kind:?}")).unwrap(), kind);
+            assert_eq!(queues.get(slot).unwrap().limits.policy, policy);
+        }
+        queues.set_limits(QueueLimits { policy: LimitPolicy::Refuse, ..limits }, &[]);
+        assert!(queues.iter().all(|(_, queue)| queue.limits.policy == LimitPolicy::Refuse));
     }
 }
