@@ -744,3 +744,92 @@ fn of_key(kind: replcore_output_kind, key: Key) -> replcore_output {
         ..Default::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use core::ptr::null_mut;
+
+    use super::*;
+    use crate::{replcore_leaf_config, replcore_leaf_init, replcore_leaf_memory};
+
+    fn config() -> replcore_leaf_config {
+        // SAFETY: zeros are a value of a structure of integers and pointers.
+        let mut config: replcore_leaf_config = unsafe { core::mem::zeroed() };
+        config.struct_size = size_of::<replcore_leaf_config>() as u32;
+        config.name = c"mcu".as_ptr();
+        (config.instance, config.epoch) = (7, 1 << 16);
+        config
+    }
+
+    fn init(
+        memory: &mut [u8],
+        config: &replcore_leaf_config,
+    ) -> (replcore_status, *mut replcore_machine) {
+        let mut leaf = null_mut();
+        // SAFETY: the pointers are of live values and the length is that of the memory.
+        let done = unsafe {
+            replcore_leaf_init(memory.as_mut_ptr().cast(), memory.len(), config, &mut leaf)
+        };
+        (done, leaf)
+    }
+
+    #[test]
+    fn a_leaf_works_wherever_its_memory_begins_and_says_when_it_is_too_small() {
+        for offset in 0..9 {
+            let mut memory = vec![0xaa; replcore_leaf_memory() + offset];
+            let (done, leaf) = init(&mut memory[offset..], &config());
+            assert_eq!(done, replcore_status::Ok);
+            let (mut output, mut buf) = (replcore_output::default(), [0; 512]);
+            // SAFETY: the machine was made above, the others are live values.
+            unsafe {
+                assert_eq!(replcore_handle_timeout(leaf, 1), replcore_status::Ok);
+                let done = replcore_poll(leaf, buf.as_mut_ptr(), buf.len(), &mut output);
+                assert_eq!(done, replcore_status::Ok);
+            }
+            assert_eq!(output.kind, replcore_output_kind::Dial as u32);
+        }
+        let mut memory = vec![0; size_of::<replcore_machine>() - 1];
+        assert_eq!(init(&mut memory, &config()).0, replcore_status::Short);
+    }
+
+    #[test]
+    fn configurations_are_checked() {
+        let mut memory = vec![0; replcore_leaf_memory()];
+        let mut refused = |change: fn(&mut replcore_leaf_config)| {
+            let mut changed = config();
+            change(&mut changed);
+            init(&mut memory, &changed).0
+        };
+        assert_eq!(refused(|config| config.name = core::ptr::null()), replcore_status::Name);
+        assert_eq!(refused(|config| config.name = c"a b".as_ptr()), replcore_status::Name);
+        assert_eq!(refused(|config| config.instance = 0), replcore_status::Value);
+        assert_eq!(refused(|config| config.frame_bytes_max = 100), replcore_status::Value);
+        assert_eq!(refused(|config| config.struct_size = 2), replcore_status::StructSize);
+        // A header that knew fewer fields: the others are defaults.
+        assert_eq!(refused(|config| config.struct_size -= 8), replcore_status::Ok);
+    }
+
+    #[test]
+    fn null_foreign_and_senseless_arguments_are_answered_and_change_nothing() {
+        let mut memory = vec![0; replcore_leaf_memory()];
+        let (_, leaf) = init(&mut memory, &config());
+        let mut foreign = vec![0u64; 1024];
+        let mut taken = 77;
+        // SAFETY: pointers are null, of live values, or of enough memory that is no machine.
+        unsafe {
+            assert_eq!(replcore_handle_timeout(null_mut(), 0), replcore_status::Null);
+            let foreign = foreign.as_mut_ptr().cast();
+            assert_eq!(replcore_handle_timeout(foreign, 0), replcore_status::Kind);
+            let skewed = leaf.cast::<u8>().add(1).cast();
+            assert_eq!(replcore_handle_timeout(skewed, 0), replcore_status::Kind);
+            let recv = replcore_handle_recv(leaf, 0, 0, core::ptr::null(), 5, &mut taken);
+            assert_eq!((recv, taken), (replcore_status::Null, 77));
+            let recv = replcore_handle_recv(leaf, 0, 0, core::ptr::null(), 0, null_mut());
+            assert_eq!(recv, replcore_status::Null);
+            assert_eq!(replcore_handle_link_up(leaf, 0, 0, 0, 9, 0), replcore_status::Value);
+            assert_eq!(replcore_handle_refused(leaf, 0, 0, 0, 9), replcore_status::Value);
+            assert_eq!(replcore_handle_taken(leaf, 0, 0, 256, 0, 0, 0), replcore_status::Value);
+            assert_eq!(replcore_poll(leaf, null_mut(), 512, null_mut()), replcore_status::Null);
+        }
+    }
+}
