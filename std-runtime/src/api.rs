@@ -91,7 +91,8 @@ pub enum Request {
     Subscribe {
         /// Its name.
         consumer: String,
-        /// Only this type; a trailing `*` matches any rest.
+        /// Only this type; a trailing `*` matches any rest. Not given: all for a new consumer,
+        /// whatever it was made for otherwise. Another type than that is a conflict.
         #[serde(default)]
         message_type: Option<String>,
         /// Start with what the node already holds.

@@ -310,7 +310,8 @@ impl<M: Machine + 'static, S: Store + 'static> Service<M, S> {
             let store = engine.store();
             let known = store.consumers().into_iter().find(|known| known.name == consumer);
             if let Some(known) = known {
-                if known.message_type == message_type {
+                // Who names no type goes on with what the consumer was made for.
+                if message_type.is_empty() || known.message_type == message_type {
                     return Ok(());
                 }
                 let text = format!(

@@ -116,6 +116,13 @@ fn a_consumer_keeps_its_place_and_rejects_to_the_dead_letters() {
     assert_eq!(bodies(&run(&["queue", "peek", hub, name, "--json"]).ok()), ["c"]);
     run(&["consumers", "forget", hub, "billing"]).ok();
     assert!(!run(&["consumers", hub]).ok().contains("billing"));
+
+    // A type counts when the consumer is made; later it need not be said again.
+    let count = ["--json", "--count", "1"];
+    let typed = ["consume", hub, "sales", "--from-start", "--type", "none-such*"];
+    assert_eq!(run(&typed).ok(), "");
+    run(&["post", hub, "sold", "--type", "none-such-1"]).ok();
+    assert_eq!(bodies(&run(&[&["consume", hub, "sales"], &count[..]].concat()).ok()), ["sold"]);
 }
 
 /// HS-30: queues are listed, counted, peeked and purged. HS-07: kept messages go when it is back.
