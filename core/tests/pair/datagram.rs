@@ -207,7 +207,7 @@ fn a_leaf_that_started_anew_is_noticed_at_once() {
     let mut world = World::new(1, Faults { lost: 0, doubled: 0, delay_ms_max: 3 });
     world.run_until(5_000, |world| world.leaf.machine.is_connected());
     let now = Instant::from_millis(world.now_ms);
-    let store = std::mem::take(&mut world.leaf.store);
+    let store = core::mem::take(&mut world.leaf.store);
     world.leaf = new_leaf(9);
     world.leaf.store = store;
     world.leaf.input(now, Input::Timeout);
