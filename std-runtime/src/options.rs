@@ -257,6 +257,10 @@ pub struct NodeOptions {
     pub deadlines: Deadlines,
     /// Bounds.
     pub limits: Limits,
+    /// Queues with limits of their own, by name: those of leaves, upstreams and consumers have the
+    /// names of these. Where a name stands twice the last counts. Default: none; every queue has
+    /// [`Limits::queue`].
+    pub queue_limits: Vec<(Name, QueueLimits)>,
     /// Rates.
     pub rates: Rates,
     /// Compression.
@@ -340,6 +344,7 @@ impl NodeOptions {
             consumers: ConsumerOptions::default(),
             deadlines: Deadlines::default(),
             limits: Limits::default(),
+            queue_limits: Vec::new(),
             rates: Rates::default(),
             compression: Compression::None,
         }

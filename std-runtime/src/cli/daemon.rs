@@ -355,7 +355,7 @@ async fn wait(signals: &mut Signals, running: &Running, mut reloader: Reloader) 
             _ = signals.interrupt.recv() => return,
             _ = signals.hang_up.recv() => match reloader.reload(running) {
                 Ok(()) => tracing::info!("reloaded"),
-                Err(fault) => tracing::error!("not reloaded, nothing has changed: {fault}"),
+                Err(fault) => tracing::error!("not reloaded, the configuration is as it was: {fault}"),
             },
             _ = look.tick() => if running.is_finished() {
                 return;
@@ -382,8 +382,12 @@ impl Reloader {
             None => (self.config.clone(), self.options.clone()),
         };
         running.reload(options.clone()).map_err(Fault::config)?;
-        if let Some(tls) = &self.tls {
-            tls.reload().map_err(|error| Fault::config(error.to_string()))?;
+        // The node has just taken the same files. If they went bad in between, HTTP says so and goes
+        // on with what it has until they are good.
+        if let Some(tls) = &self.tls
+            && let Err(error) = tls.reload()
+        {
+            tracing::error!("HTTP keeps the TLS files that it has: {error}");
         }
         if config.http != self.config.http || config.http_listen != self.config.http_listen {
             tracing::warn!("changes of [http] take a restart");

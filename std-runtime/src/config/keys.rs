@@ -7,7 +7,7 @@ use crate::api::DispatchRule;
 use crate::ingest::{Afterwards, FileFormat, IngestOptions};
 use crate::options::Address;
 use crate::schema::Schema;
-use crate::store::LimitPolicy;
+use crate::store::{LimitPolicy, QueueLimits};
 use replcore::stream::Name;
 
 /// Where the value of a key goes.
@@ -104,6 +104,13 @@ pub(super) const SECTIONS: &[Section] = &[
         meaning: "Limits of every queue, and what happens at them.",
         keys: QUEUE,
     },
+    Section {
+        name: "queue_limit",
+        add: Some(add_queue_limit),
+        meaning: "Limits of one queue; what is left out is as in [queue]. The queue of a leaf, a broker or a \
+                  consumer has its name.",
+        keys: QUEUE_LIMIT,
+    },
     Section { name: "rates", add: None, meaning: "How fast a link may be filled.", keys: RATES },
     Section {
         name: "rule",
@@ -175,6 +182,14 @@ const NODE: &[Key] = &[
         meaning: "Hubs at which the node registers. It dials them, and refuses a node of another name there.",
         reload: false,
         field: |config| Field::Texts(&mut config.brokers),
+    },
+    Key {
+        name: "called_by",
+        kind: Kind::Text { form: "node name", check: name_or_nothing },
+        meaning: "A hub at which the node registers and which dials it (`dials` there), for a node that cannot \
+                  dial. Empty: none.",
+        reload: false,
+        field: |config| Field::Text(&mut config.called_by),
     },
     Key {
         name: "dials",
@@ -542,36 +557,79 @@ const LIMITS: &[Key] = &[
     },
 ];
 
+const QUEUE_MESSAGES: Kind = integer("messages, 0 for no limit", 0, 1 << 50);
+const QUEUE_BYTES: Kind = integer("bytes, 0 for no limit", 0, 1 << 50);
+const QUEUE_AGE: Kind = integer("ms, 0 for no limit", 0, 1 << 50);
+const QUEUE_POLICY: Kind = Kind::Choice(&["by_kind", "refuse", "drop_oldest", "drop_by_class"]);
+
 const QUEUE: &[Key] = &[
     Key {
         name: "messages_max",
-        kind: integer("messages, 0 for no limit", 0, 1 << 50),
+        kind: QUEUE_MESSAGES,
         meaning: "Most messages in a queue.",
         reload: true,
         field: |config| Field::U64(&mut config.numbers.limits.queue.messages_max),
     },
     Key {
         name: "bytes_max",
-        kind: integer("bytes, 0 for no limit", 0, 1 << 50),
+        kind: QUEUE_BYTES,
         meaning: "Most bytes in a queue.",
         reload: true,
         field: |config| Field::U64(&mut config.numbers.limits.queue.bytes_max),
     },
     Key {
         name: "age_ms_max",
-        kind: integer("ms, 0 for no limit", 0, 1 << 50),
+        kind: QUEUE_AGE,
         meaning: "Longest wait in a queue; older messages are dropped and counted.",
         reload: true,
         field: |config| Field::U64(&mut config.numbers.limits.queue.age_ms_max),
     },
     Key {
         name: "policy",
-        kind: Kind::Choice(&["by_kind", "refuse", "drop_oldest", "drop_by_class"]),
+        kind: QUEUE_POLICY,
         meaning: "What happens when a queue is full: new messages are refused, the oldest are dropped, or the \
                   oldest of the least urgent class; `by_kind` refuses for queues to brokers and drops the oldest \
                   of queues that others read. Drops are counted and reported.",
         reload: true,
         field: |config| Field::Policy(&mut config.numbers.limits.queue.policy),
+    },
+];
+
+const QUEUE_LIMIT: &[Key] = &[
+    Key {
+        name: "name",
+        kind: Kind::Text { form: "queue name", check: name_or_nothing },
+        meaning: "The queue.",
+        reload: true,
+        field: |config| Field::Text(&mut last_queue_limit(config).0),
+    },
+    Key {
+        name: "messages_max",
+        kind: QUEUE_MESSAGES,
+        meaning: "Most messages in it.",
+        reload: true,
+        field: |config| Field::U64(&mut last_queue_limit(config).1.messages_max),
+    },
+    Key {
+        name: "bytes_max",
+        kind: QUEUE_BYTES,
+        meaning: "Most bytes in it.",
+        reload: true,
+        field: |config| Field::U64(&mut last_queue_limit(config).1.bytes_max),
+    },
+    Key {
+        name: "age_ms_max",
+        kind: QUEUE_AGE,
+        meaning: "Longest wait in it; older messages are dropped and counted.",
+        reload: true,
+        field: |config| Field::U64(&mut last_queue_limit(config).1.age_ms_max),
+    },
+    Key {
+        name: "policy",
+        kind: QUEUE_POLICY,
+        meaning: "What happens when it is full, as in [queue].",
+        reload: true,
+        field: |config| Field::Policy(&mut last_queue_limit(config).1.policy),
     },
 ];
 
@@ -757,6 +815,17 @@ const SCHEMA: &[Key] = &[
         field: |config| Field::Attributes(last_schema(config)),
     },
 ];
+
+fn add_queue_limit(config: &mut Config) {
+    config.queue_limits.push((String::new(), config.numbers.limits.queue));
+}
+
+fn last_queue_limit(config: &mut Config) -> &mut (String, QueueLimits) {
+    if config.queue_limits.is_empty() {
+        add_queue_limit(config);
+    }
+    config.queue_limits.last_mut().unwrap_or_else(|| unreachable!("one was just put in"))
+}
 
 fn last_rule(config: &mut Config) -> &mut DispatchRule {
     if config.rules.is_empty() {

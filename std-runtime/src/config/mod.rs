@@ -19,6 +19,7 @@ use crate::ingest::{self, IngestOptions};
 use crate::options::TlsFiles;
 use crate::options::{Address, Compression, Durability, LinkMode, NodeOptions, NodeRole, Peer};
 use crate::schema::Schema;
+use crate::store::QueueLimits;
 
 /// The name of a hub that was given none, and of a broker that is written without one.
 pub const HUB_NAME: &str = "hub";
@@ -43,6 +44,8 @@ pub struct Config {
     pub advertise: String,
     /// Upstream hubs, `NAME@HOST:PORT` or `HOST:PORT`.
     pub brokers: Vec<String>,
+    /// The name of a hub that dials this node; empty for none.
+    pub called_by: String,
     /// Leaves that a hub dials, `NAME@HOST:PORT`.
     pub dials: Vec<String>,
     /// Listen beyond loopback without TLS.
@@ -65,6 +68,8 @@ pub struct Config {
     pub http_listen: Vec<String>,
     /// Limits of HTTP.
     pub http: HttpOptions,
+    /// Queues with limits of their own: name and limits.
+    pub queue_limits: Vec<(String, QueueLimits)>,
     /// The dispatch rules, if the file gives any.
     pub rules: Vec<DispatchRule>,
     /// Folders whose files become messages.
@@ -86,6 +91,7 @@ impl Default for Config {
             listen: Vec::new(),
             advertise: String::new(),
             brokers: Vec::new(),
+            called_by: String::new(),
             dials: Vec::new(),
             allow_plaintext: false,
             log_level: "info".into(),
@@ -97,6 +103,7 @@ impl Default for Config {
             tls_key: String::new(),
             http_listen: Vec::new(),
             http: HttpOptions::default(),
+            queue_limits: Vec::new(),
             rules: Vec::new(),
             ingests: Vec::new(),
             schemas: Vec::new(),
@@ -156,9 +163,11 @@ impl Config {
         options.advertise = self.advertised(&options.listen);
         options.upstreams = self.peers("brokers", &self.brokers)?;
         options.dials = self.peers("dials", &self.dials)?;
-        if !hub && options.upstreams.is_empty() {
+        options.called_by = self.caller(&options.upstreams)?;
+        if !hub && options.upstreams.is_empty() && options.called_by.is_none() {
             return Err(ConfigError::new(
-                "a leaf needs a broker: --broker HOST:PORT, or `brokers` in the file",
+                "a leaf needs a broker: --broker HOST:PORT, or `brokers` in the file, or `called_by` \
+                 when the broker dials",
             ));
         }
         options.tls = self.tls()?;
@@ -178,6 +187,9 @@ impl Config {
             _ => self.rules.clone(),
         };
         options.schemas = self.schemas.clone();
+        for (name, limits) in &self.queue_limits {
+            options.queue_limits.push((parse_name("queue_limit.name", name)?, *limits));
+        }
         check_numbers(&options)?;
         self.http.validate().map_err(ConfigError::new)?;
         ingest::validate_all(&self.ingests).map_err(ConfigError::new)?;
@@ -190,7 +202,20 @@ impl Config {
             ("", _) => return Err(ConfigError::new("a leaf needs a name: `name` in the file")),
             (name, _) => name,
         };
-        Name::new(name).map_err(|error| ConfigError::new(format!("name `{name}`: {error}")))
+        parse_name("name", name)
+    }
+
+    fn caller(&self, dialed: &[Peer]) -> Result<Option<Name>, ConfigError> {
+        if self.called_by.is_empty() {
+            return Ok(None);
+        }
+        let caller = parse_name("called_by", &self.called_by)?;
+        if dialed.iter().any(|peer| peer.name == caller) {
+            let error =
+                format!("`{caller}` is in `brokers` and in `called_by`; one of the two dials");
+            return Err(ConfigError::new(error));
+        }
+        Ok(Some(caller))
     }
 
     fn listen_addresses(&self) -> Result<Vec<Address>, ConfigError> {
@@ -257,6 +282,10 @@ impl Config {
         }
         Ok(())
     }
+}
+
+fn parse_name(key: &str, text: &str) -> Result<Name, ConfigError> {
+    Name::new(text).map_err(|error| ConfigError::new(format!("{key} `{text}`: {error}")))
 }
 
 fn check_numbers(options: &NodeOptions) -> Result<(), ConfigError> {

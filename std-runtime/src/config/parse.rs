@@ -36,11 +36,15 @@ struct Reader<'t> {
 }
 
 impl Reader<'_> {
+    /// Lists of tables come last: what they leave out may be what a plain table says.
     fn root(&mut self, table: &DeTable<'_>) {
         let (top, sections) = SECTIONS.split_first().unwrap_or_else(|| unreachable!("not empty"));
-        for (name, value) in table {
+        let find = |name: &str| sections.iter().find(|section: &&Section| section.name == name);
+        let mut entries: Vec<_> =
+            table.iter().map(|(name, value)| (find(name.get_ref()), name, value)).collect();
+        entries.sort_by_key(|(section, ..)| section.is_some_and(|section| section.add.is_some()));
+        for (section, name, value) in entries {
             let at = name.span().start;
-            let section = sections.iter().find(|section| section.name == name.get_ref().as_ref());
             match (section, value.get_ref()) {
                 (None, _) => self.key(top, name, value),
                 (Some(section), DeValue::Table(table)) if section.add.is_none() => {
@@ -84,10 +88,19 @@ impl Reader<'_> {
         }
     }
 
-    /// Rules and schemas that say nothing are mistakes.
+    /// Rules, schemas and limits that say nothing, or speak of the same thing twice, are mistakes.
     fn missing(&mut self) {
         if self.config.rules.iter().any(|rule| rule.to.is_empty()) {
             self.errors.push(ConfigError::new("a [[rule]] needs `to`: the queues it sends to"));
+        }
+        for (at, (name, _)) in self.config.queue_limits.iter().enumerate() {
+            if name.is_empty() {
+                let message = "a [[queue_limit]] needs `name`: the queue that it is for";
+                self.errors.push(ConfigError::new(message));
+            } else if self.config.queue_limits[..at].iter().any(|(other, _)| other == name) {
+                let message = format!("two [[queue_limit]] for the queue `{name}`");
+                self.errors.push(ConfigError::new(message));
+            }
         }
         for (at, schema) in self.config.schemas.iter().enumerate() {
             if schema.message_type.is_empty() || schema.attributes.is_empty() {

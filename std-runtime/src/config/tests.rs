@@ -1,5 +1,6 @@
 use super::keys::SECTIONS;
 use super::*;
+use crate::store::LimitPolicy;
 
 fn errors(text: &str) -> Vec<String> {
     Config::parse(text).unwrap_err().iter().map(ToString::to_string).collect()
@@ -40,6 +41,8 @@ fn a_wrong_value_is_named_with_key_line_and_range() {
         "[[rule]]",
         "[[schema]]\ntype = \"t\"\nattributes = { a = \"boolean\" }",
         "[[schema]]\ntype = \"t\"",
+        "[[queue_limit]]\nmessages_max = 1",
+        "[[queue_limit]]\nname = \"a\"\n[[queue_limit]]\nname = \"a\"",
         "not toml at all",
         "name = \"a\"\nname = \"b\"",
     ] {
@@ -102,6 +105,36 @@ fn a_leaf_needs_a_name_and_a_broker() {
     let leaf = options("role = \"leaf\"\nname = \"242\"\nbrokers = [\"central@h:1\"]").unwrap();
     assert_eq!(leaf.upstreams[0].name.as_str(), "central");
     assert!(leaf.rules.is_empty());
+}
+
+/// HS-12: either end may dial.
+#[test]
+fn a_leaf_may_be_called_by_its_broker_instead() {
+    let options = |text: &str| Config::parse(text).unwrap().options().map_err(|e| e.to_string());
+    let leaf = options("role = \"leaf\"\nname = \"242\"\ncalled_by = \"central\"").unwrap();
+    assert_eq!(leaf.called_by.unwrap().as_str(), "central");
+    let both = "role = \"leaf\"\nname = \"242\"\ncalled_by = \"hub\"\nbrokers = [\"h:1\"]";
+    assert!(options(both).unwrap_err().contains("one of the two"));
+}
+
+/// HS-26: what a queue's own limits leave out is as in `[queue]`, wherever that stands.
+#[test]
+fn a_queue_may_have_limits_of_its_own() {
+    let text = r#"
+        [[queue_limit]]
+        name = "till-7"
+        messages_max = 5
+        policy = "refuse"
+        [queue]
+        bytes_max = 1000
+        policy = "drop_by_class"
+    "#;
+    let options = Config::parse(text).unwrap().options().unwrap();
+    let (name, limits) = options.queue_limits[0];
+    assert_eq!(name.as_str(), "till-7");
+    assert_eq!((limits.messages_max, limits.bytes_max), (5, 1000));
+    assert_eq!(limits.policy, LimitPolicy::Refuse);
+    assert_eq!(options.limits.queue.messages_max, 0);
 }
 
 #[test]

@@ -42,8 +42,9 @@ pub(super) fn host(options: NodeOptions) -> Result<Rc<Host>, String> {
         Some(what) => format!("data folder {}: {what}", options.folder.display()),
         None => error,
     };
-    let store = SegmentStore::open(disk, &options.name, store_config(&options, &mut rng))
+    let mut store = SegmentStore::open(disk, &options.name, store_config(&options, &mut rng))
         .map_err(name_folder)?;
+    store.set_limits(options.limits.queue, &options.queue_limits);
     for report in store.reports() {
         tracing::warn!("data folder {}: {report}", options.folder.display());
     }
@@ -74,6 +75,11 @@ fn check(options: &NodeOptions) -> Result<(), String> {
         if upstream == options.name {
             return Err(format!("{} cannot be its own upstream", options.name));
         }
+    }
+    if let Some(caller) = options.called_by
+        && options.upstreams.iter().any(|peer| peer.name == caller)
+    {
+        return Err(format!("{caller} is dialled and in called_by; give one of the two"));
     }
     if !options.advertise.is_empty() {
         ShortText::new(&options.advertise)

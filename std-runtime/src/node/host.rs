@@ -469,6 +469,7 @@ impl Host {
         let mut like_old = new.clone();
         like_old.rules = old.rules.clone();
         like_old.limits.queue = old.limits.queue;
+        like_old.queue_limits = old.queue_limits.clone();
         like_old.deadlines = old.deadlines;
         like_old.schemas = old.schemas.clone();
         if like_old != old {
@@ -478,13 +479,15 @@ impl Host {
                     .into(),
             );
         }
+        // Before the rest, so that bad files leave everything as it was.
+        if let Some(tls) = &self.tls {
+            tls.reload().map_err(|error| format!("TLS files: {error}"))?;
+        }
         if new.rules != old.rules {
             self.service.configure_rules(new.rules.clone()).map_err(|error| error.message)?;
         }
-        self.reactor.with(|engine| engine.store_mut().set_limits(new.limits.queue, &[]));
-        if let Some(tls) = &self.tls {
-            tls.reload().map_err(|error| error.to_string())?;
-        }
+        self.reactor
+            .with(|engine| engine.store_mut().set_limits(new.limits.queue, &new.queue_limits));
         *self.options.borrow_mut() = new;
         Ok(())
     }

@@ -94,7 +94,8 @@ impl Running {
     /// files. The rest must be as it was.
     ///
     /// # Errors
-    /// What cannot change has changed, or something is not sound; nothing has changed.
+    /// What cannot change has changed, or something is not sound, and all options are as they were.
+    /// (The TLS files are watched: good ones come into force whatever else a reload finds.)
     pub fn reload(&self, options: NodeOptions) -> Result<(), String> {
         let (answer, answered) = std_mpsc::sync_channel(1);
         let stopped = || "the node has stopped".to_owned();

@@ -85,6 +85,55 @@ fn a_reload_takes_up_rules_and_keeps_every_link() {
     assert_eq!(status["counters"]["connections_dialed"], 1, "the link was kept: {counters}");
 }
 
+/// HS-26: one queue has limits of its own, and a reload changes them.
+#[test]
+fn a_limit_for_one_queue_holds_for_that_queue_and_is_taken_up_at_a_reload() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("node.toml");
+    let data = folder.path().join("hub");
+    let text = |messages_max: u32| {
+        let text = format!(
+            "data_folder = {data:?}\nlisten = [\"127.0.0.1:0\"]\n\
+             [[rule]]\ntype = \"small\"\nto = [\"till-7\"]\n[[rule]]\ntype = \"big\"\nto = [\"till-8\"]\n\
+             [[queue_limit]]\nname = \"till-7\"\nmessages_max = {messages_max}\npolicy = \"refuse\"\n"
+        );
+        std::fs::write(&file, text).unwrap();
+    };
+    text(1);
+    run(&["check", "--config", file.to_str().unwrap()]).ok();
+    let hub = Node::start(&["run", "--config", file.to_str().unwrap()]);
+    let post = |kind: &str| run(&["post", &hub.address, "x", "--type", kind]);
+    post("small").ok();
+    assert!(post("small").fails(1).contains("till-7"));
+    post("big").ok();
+    post("big").ok();
+    text(2);
+    hub.signal("-HUP");
+    hub.logs("reloaded");
+    post("small").ok();
+    assert!(post("small").fails(1).contains("till-7"));
+}
+
+/// HS-12: either end may dial.
+#[test]
+fn a_leaf_that_only_listens_is_dialled_by_the_hub_that_its_file_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = |name: &str, rest: &str| {
+        let file = folder.path().join(format!("{name}.toml"));
+        let data = folder.path().join(name);
+        let text = format!(
+            "name = \"{name}\"\ndata_folder = {data:?}\nlisten = [\"127.0.0.1:0\"]\n{rest}"
+        );
+        std::fs::write(&file, text).unwrap();
+        Node::start(&["run", "--config", file.to_str().unwrap()])
+    };
+    let leaf = start("till-7", "role = \"leaf\"\ncalled_by = \"central\"\n");
+    let hub = start("central", &format!("dials = [\"till-7@{}\"]\n", leaf.address));
+    run(&["post", &leaf.address, "up"]).ok();
+    until(&["status", &leaf.address, "--ready"], |_| true);
+    until(&["read", &hub.address, "--json"], |text| text.contains("up"));
+}
+
 #[test]
 fn a_folder_named_in_the_file_is_taken_in() {
     let folder = tempfile::tempdir().unwrap();

@@ -98,6 +98,14 @@ fn a_replaced_certificate_is_taken_up_on_a_signal_without_dropping_a_link() {
     let leaf = Node::leaf(folder.path(), "till-7", &hub.address, &with(&[], &leaf_tls));
     until(&with(&["status", &leaf.address, "--ready"], &leaf_tls), |_| true);
 
+    // Bad files change nothing, and that is what is said.
+    let good = std::fs::read(ca.join("hub.key")).unwrap();
+    std::fs::write(ca.join("hub.key"), "no key").unwrap();
+    hub.signal("-HUP");
+    let said = hub.logs("not reloaded, the configuration is as it was");
+    assert!(said.contains("TLS files: ") && said.contains("hub.key"), "{said}");
+    std::fs::write(ca.join("hub.key"), good).unwrap();
+
     // The hub moves to another authority and trusts only that one.
     let other = tempfile::tempdir().unwrap();
     let new = authority(other.path(), &["hub", "admin"]);
