@@ -289,6 +289,11 @@ pub enum Answer {
         released: Position,
         /// The number of entries that the queue has ever held.
         next: Position,
+        /// Nobody else can have an entry from here on: those before were there when the log was
+        /// opened, or were read from the queue since. A reader that has more shows that the log
+        /// is an older copy of itself, even when other entries have taken those numbers by now.
+        /// `next` from a driver that cannot tell.
+        sent: Position,
     },
     /// The consumer exists now.
     Subscribed,

@@ -568,6 +568,7 @@ pub unsafe extern "C" fn replcore_handle_answer_outbound(
         epoch: Epoch(epoch),
         released: Position(released),
         next: Position(next),
+        sent: Position(next),
     };
     // SAFETY: as the caller promises.
     unsafe { give(machine, now_us, Ok(Input::Answer { token: Token(token), answer })) }

@@ -473,6 +473,7 @@ impl<M: Machine<Event: PartialEq>> World<'_, M> {
                     epoch: Epoch(EPOCH),
                     released: Position(released),
                     next: Position(next),
+                    sent: Position(next),
                 }
             }
             Query::Subscribe { .. } if self.choices.byte().is_multiple_of(4) => Answer::Denied,

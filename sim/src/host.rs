@@ -528,6 +528,7 @@ impl<M: Machine, S: Keeper> Turn<'_, M, S> {
                     epoch: store.identity().epoch,
                     released: holding.released,
                     next: holding.next,
+                    sent: holding.sent,
                 }
             }
             Query::Subscribe { .. } => Answer::Denied,

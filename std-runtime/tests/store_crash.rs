@@ -70,9 +70,11 @@ fn work(
                 take(store, &source, position - count, &records, &["q"])
             }
             7 => {
-                let holding = store
-                    .holding(key("q", 2))
-                    .unwrap_or(Holding { released: Position(0), next: Position(0) });
+                let holding = store.holding(key("q", 2)).unwrap_or(Holding {
+                    released: Position(0),
+                    next: Position(0),
+                    sent: Position(0),
+                });
                 let through = rng.between(holding.released.0, holding.next.0);
                 store.release(key("q", 2), Position(through));
                 released = released.max(through);

@@ -288,7 +288,7 @@ impl World<'_> {
                     site.watched = Some(stream);
                 }
                 let next = Position(if mine { site.posted } else { 0 });
-                Answer::Outbound { epoch: Epoch(7), released: Position(0), next }
+                Answer::Outbound { epoch: Epoch(7), released: Position(0), next, sent: next }
             }
             Query::Inbound(source) => {
                 Answer::Inbound { epoch: source.epoch, cursor: Cursor::default() }
@@ -379,9 +379,12 @@ impl World<'_> {
 
 fn answer_hub(query: Query) -> Answer {
     match query {
-        Query::Outbound { .. } => {
-            Answer::Outbound { epoch: Epoch(7), released: Position(0), next: Position(0) }
-        }
+        Query::Outbound { .. } => Answer::Outbound {
+            epoch: Epoch(7),
+            released: Position(0),
+            next: Position(0),
+            sent: Position(0),
+        },
         Query::Inbound(source) => {
             Answer::Inbound { epoch: source.epoch, cursor: Cursor::default() }
         }

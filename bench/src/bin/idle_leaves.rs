@@ -101,9 +101,12 @@ fn drain(
             Output::Ask { token, query, .. } => {
                 let nothing = Position(0);
                 let answer = match query {
-                    Query::Outbound { .. } => {
-                        Answer::Outbound { epoch: Epoch(1), released: nothing, next: nothing }
-                    }
+                    Query::Outbound { .. } => Answer::Outbound {
+                        epoch: Epoch(1),
+                        released: nothing,
+                        next: nothing,
+                        sent: nothing,
+                    },
                     Query::Inbound(source) => {
                         Answer::Inbound { epoch: source.epoch, cursor: Cursor::default() }
                     }

@@ -459,11 +459,11 @@ impl Link {
                     self.due |= due::STREAMS;
                 }
             }
-            Answer::Outbound { released, next, .. } if !inbound => {
+            Answer::Outbound { released, next, sent, .. } if !inbound => {
                 if let Some(outbound) = self.outbound.get_mut(stream)
                     && outbound.state == OutboundState::Asked(token.0)
                 {
-                    outbound.known(now, released, next);
+                    outbound.known(now, released, next, sent);
                     self.due |= due::STREAMS;
                 }
             }

@@ -63,6 +63,8 @@ pub(crate) struct Outbound {
     pub(crate) dead: Option<Position>,
     /// When the stream last moved, for lines that lose frames.
     pub(crate) moved_at: Instant,
+    /// Nobody else can have entries from here on.
+    pub(crate) exposed: Position,
 }
 
 impl Outbound {
@@ -82,10 +84,18 @@ impl Outbound {
         release: false,
         dead: None,
         moved_at: Instant::ZERO,
+        exposed: Position(0),
     };
 
     /// Takes what the store says of the queue.
-    pub(crate) fn known(&mut self, now: Instant, released: Position, next: Position) {
+    pub(crate) fn known(
+        &mut self,
+        now: Instant,
+        released: Position,
+        next: Position,
+        sent: Position,
+    ) {
+        self.exposed = sent.max(released);
         self.released = released;
         self.next = next.max(released);
         self.cursor = Cursor::at(released);
@@ -108,10 +118,15 @@ impl Outbound {
         }
     }
 
-    /// The receiver says where it is. `false` when it is beyond the end of this queue.
+    /// The receiver says where it is. `false` when it is beyond the end of this queue, or has what
+    /// this queue never gave to anybody.
     pub(crate) fn resume(&mut self, now: Instant, resume: &wire::Resume) -> bool {
         let position = Position(resume.position);
         if position > self.next || (position == self.next && resume.offset > 0) {
+            return false;
+        }
+        // While an order is out it is not known yet what of it went.
+        if position > self.exposed && !self.ordered {
             return false;
         }
         self.cursor = Cursor { position, offset: resume.offset };
@@ -155,6 +170,9 @@ impl Outbound {
 
     /// Records were written to the link.
     pub(crate) fn sent(&mut self, now: Instant, next: Cursor, bytes: u32) {
+        if next.position <= self.next {
+            self.exposed = self.exposed.max(next.position);
+        }
         if self.end_order() && next > self.cursor && next.position <= self.next {
             if self.released == self.cursor.position {
                 self.moved_at = now;
@@ -166,6 +184,9 @@ impl Outbound {
 
     /// Records are not to be had.
     pub(crate) fn gone(&mut self, next: Position, reason: SkipReason) {
+        if next <= self.next {
+            self.exposed = self.exposed.max(next);
+        }
         if self.end_order() && next > self.cursor.position && next <= self.next {
             self.skip = Some(PendingSkip { first: self.cursor.position, next, reason });
         }
@@ -340,7 +361,7 @@ mod tests {
 
     fn running() -> Outbound {
         let mut outbound = Outbound::FREE;
-        outbound.known(Instant::ZERO, Position(3), Position(10));
+        outbound.known(Instant::ZERO, Position(3), Position(10), Position(10));
         let resume = wire::Resume { epoch: 0, position: 5, offset: 2, credit_bytes: 100, round: 1 };
         assert!(outbound.resume(Instant::ZERO, &resume));
         outbound
@@ -348,6 +369,18 @@ mod tests {
 
     fn ack(position: u64) -> wire::Ack {
         wire::Ack { position, level: wire::Level::Synced, credit_bytes: 200, round: 1 }
+    }
+
+    #[test]
+    fn a_reader_that_has_what_was_never_sent_shows_an_older_copy() {
+        let resume =
+            |position| wire::Resume { epoch: 0, position, offset: 0, credit_bytes: 100, round: 1 };
+        let mut outbound = Outbound::FREE;
+        // Opened with 5 entries; 5 more were posted since, and nothing was sent.
+        outbound.known(Instant::ZERO, Position(3), Position(10), Position(5));
+        assert!(!outbound.resume(Instant::ZERO, &resume(8)));
+        outbound.known(Instant::ZERO, Position(3), Position(10), Position(5));
+        assert!(outbound.resume(Instant::ZERO, &resume(5)));
     }
 
     #[test]

@@ -67,7 +67,11 @@ impl Node<'_> {
         match *input {
             Input::Timeout => return 0,
             Input::DialFailed { dial } => {
-                self.dial_ended(dial);
+                // The other end may have dialled in the meantime.
+                let up = self.dials.get(usize::from(dial.0)).is_some_and(|it| it.link.is_some());
+                if !up {
+                    self.dial_ended(dial);
+                }
                 return 0;
             }
             Input::Persisted { token } if self.renumbering == Some(token) => {
@@ -131,19 +135,23 @@ impl Node<'_> {
         let (stats, events) = (slot.link.stats, slot.events);
         self.ended.add(&stats);
         *slot = LinkSlot { events, ..LinkSlot::FREE };
-        let mut role = Role::Hub;
+        let (mut role, mut twice) = (Role::Hub, false);
         if let Some(dial) = dialed
             && let Some(place) = self.dials.get_mut(usize::from(dial.0))
         {
             if matches!(place.target, DialTarget::Upstream { .. }) {
                 role = Role::Leaf;
             }
-            place.dialer.up(self.now);
-            place.link = Some(id);
-            slot.dial = Some(dial.0);
+            // Both ends have dialled, and the other was first: one link is enough.
+            twice = place.link.is_some();
+            if !twice {
+                place.dialer.up(self.now);
+                place.link = Some(id);
+                slot.dial = Some(dial.0);
+            }
         }
         slot.link.up(self.now, input, role, &mut self.rng);
-        if self.stopping || self.renumbering.is_some() {
+        if twice || self.stopping || self.renumbering.is_some() {
             slot.link.abandon();
         }
     }
@@ -241,11 +249,14 @@ impl Node<'_> {
         }
     }
 
-    /// A hub has dialled this node: it becomes the first upstream that waits for a call.
+    /// A hub has dialled this node: it becomes the upstream of its name, or the first that only
+    /// waits for a call.
     fn called_by_hub(&mut self, id: LinkId) {
-        let place = self.dials.iter().position(|place| {
-            let waits = matches!(place.target, DialTarget::Upstream { dials: false, .. });
-            waits && place.link.is_none()
+        let name = self.links[id.0 as usize].link.peer.map(|peer| peer.name);
+        let place = self.dials.iter().position(|place| match place.target {
+            _ if place.link.is_some() => false,
+            DialTarget::Upstream { queue, dials } => !dials || Some(queue) == name,
+            DialTarget::Leaf => false,
         });
         let Some(place) = place else {
             return self.refuse(id, RefuseReason::Role, 0);

@@ -365,6 +365,7 @@ where
                     epoch: Epoch(0),
                     released: Position(queue.released),
                     next: Position(queue.records.len() as u64),
+                    sent: Position(queue.records.len() as u64),
                 }
             }
             Query::Subscribe { .. } => Answer::Subscribed,

@@ -194,9 +194,14 @@ impl Driver {
                 if queue.class == CLASS {
                     self.watching = Some(stream);
                     let (released, next) = (log.queue_released(), log.queue_next());
-                    Answer::Outbound { epoch, released, next }
+                    Answer::Outbound { epoch, released, next, sent: next }
                 } else {
-                    Answer::Outbound { epoch, released: Position(0), next: Position(0) }
+                    Answer::Outbound {
+                        epoch,
+                        released: Position(0),
+                        next: Position(0),
+                        sent: Position(0),
+                    }
                 }
             }
             Query::Subscribe { .. } => Answer::Denied,

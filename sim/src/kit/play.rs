@@ -589,6 +589,7 @@ impl<S: Subject> Play<'_, S> {
                     epoch: self.epoch,
                     released: Position(held.released),
                     next: Position(held.next),
+                    sent: Position(held.next),
                 };
                 (answer, Some((link, stream)))
             }
@@ -812,7 +813,7 @@ impl<S: Subject> Play<'_, S> {
                             return Ok(());
                         };
                         let (released, next) = (Position(held.released), Position(held.next));
-                        Answer::Outbound { epoch, released, next }
+                        Answer::Outbound { epoch, released, next, sent: next }
                     }
                     (answer, _) => answer,
                 };

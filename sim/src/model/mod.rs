@@ -398,8 +398,11 @@ impl Keeper for ModelStore {
 
     fn watch(&mut self, queue: QueueKey, link: LinkId, stream: StreamIndex) -> Option<Holding> {
         let class = self.state.class(queue)?;
-        let holding =
-            Holding { released: Position(class.released), next: Position(class.committed) };
+        let holding = Holding {
+            released: Position(class.released),
+            next: Position(class.committed),
+            sent: Position(class.committed),
+        };
         self.watches.insert((link, stream), Watch { queue, told: class.committed });
         Some(holding)
     }

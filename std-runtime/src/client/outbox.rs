@@ -18,9 +18,15 @@ pub(super) struct Outbox {
     /// Bytes ever acknowledged; the first of `bytes[start..]`.
     base: u64,
     released: u64,
+    /// Records before this were given to the link at some time.
+    sent: u64,
 }
 
 impl Outbox {
+    pub(super) const fn sent(&self) -> Position {
+        Position(self.sent)
+    }
+
     pub(super) const fn released(&self) -> Position {
         Position(self.released)
     }
@@ -78,9 +84,10 @@ impl Outbox {
     /// What is held starts anew at position 0, in a new life of the log.
     pub(super) fn renumber(&mut self) {
         self.released = 0;
+        self.sent = 0;
     }
 
-    pub(super) fn fill(&self, first: Cursor, bytes_max: u32, out: &mut Vec<u8>) -> Fill {
+    pub(super) fn fill(&mut self, first: Cursor, bytes_max: u32, out: &mut Vec<u8>) -> Fill {
         if first.position >= self.next() {
             return Fill::Empty;
         }
@@ -100,6 +107,7 @@ impl Outbox {
         out.extend_from_slice(&self.bytes[at(from)..at(to)]);
         let bytes = (to - from) as u32;
         let tail_bytes = if completed == 0 { bytes } else { 0 };
+        self.sent = self.sent.max(first.position.0 + completed as u64);
         let completed = completed as u32;
         let records = Records { first, completed, tail_bytes, raw_bytes: 0, round: 0 };
         Fill::Batch(Batch { records, bytes })
@@ -122,7 +130,12 @@ mod tests {
         outbox
     }
 
-    fn fill(outbox: &Outbox, position: u64, offset: u32, bytes_max: u32) -> (u32, u32, Vec<u8>) {
+    fn fill(
+        outbox: &mut Outbox,
+        position: u64,
+        offset: u32,
+        bytes_max: u32,
+    ) -> (u32, u32, Vec<u8>) {
         let mut out = Vec::new();
         let first = Cursor { position: Position(position), offset };
         let Fill::Batch(batch) = outbox.fill(first, bytes_max, &mut out) else { panic!() };
@@ -132,11 +145,11 @@ mod tests {
 
     #[test]
     fn whole_records_go_together_and_a_long_one_in_parts() {
-        let outbox = outbox(&[2, 3, 10]);
-        assert_eq!(fill(&outbox, 0, 0, 7), (2, 0, vec![1, 1, 2, 2, 2]));
-        assert_eq!(fill(&outbox, 2, 0, 4), (0, 4, vec![3; 4]));
-        assert_eq!(fill(&outbox, 2, 4, 4), (0, 4, vec![3; 4]));
-        assert_eq!(fill(&outbox, 2, 8, 4), (1, 0, vec![3; 2]));
+        let mut outbox = outbox(&[2, 3, 10]);
+        assert_eq!(fill(&mut outbox, 0, 0, 7), (2, 0, vec![1, 1, 2, 2, 2]));
+        assert_eq!(fill(&mut outbox, 2, 0, 4), (0, 4, vec![3; 4]));
+        assert_eq!(fill(&mut outbox, 2, 4, 4), (0, 4, vec![3; 4]));
+        assert_eq!(fill(&mut outbox, 2, 8, 4), (1, 0, vec![3; 2]));
         assert_eq!(outbox.fill(Cursor::at(Position(3)), 9, &mut Vec::new()), Fill::Empty);
     }
 
@@ -144,7 +157,7 @@ mod tests {
     fn what_is_acknowledged_is_gone_and_the_rest_keeps_its_place() {
         let mut outbox = outbox(&[2, 3, 4]);
         outbox.release(Position(1));
-        assert_eq!(fill(&outbox, 1, 1, 100), (2, 0, vec![2, 2, 3, 3, 3, 3]));
+        assert_eq!(fill(&mut outbox, 1, 1, 100), (2, 0, vec![2, 2, 3, 3, 3, 3]));
         outbox.release(Position(1));
         assert_eq!(
             (outbox.released(), outbox.next(), outbox.bytes()),

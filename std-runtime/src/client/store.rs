@@ -238,7 +238,8 @@ impl Store for ClientStore {
     fn holding(&self, queue: QueueKey) -> Option<Holding> {
         let outbox = self.outboxes.get(usize::from(queue.class))?;
         let held = queue.queue == self.queue;
-        held.then(|| Holding { released: outbox.released(), next: outbox.next() })
+        let (released, next) = (outbox.released(), outbox.next());
+        held.then(|| Holding { released, next, sent: outbox.sent().max(released) })
     }
 
     fn watch(&mut self, queue: QueueKey, link: LinkId, stream: StreamIndex) -> Option<Holding> {

@@ -35,7 +35,7 @@ pub use self::link::{CALL_PART_BYTES_MAX, IncomingCall};
 use self::link::{Link, Order, Pool};
 pub use self::router::{RULES_MAX, Router, TARGETS_MAX, check_rules};
 use crate::options::Compression;
-use crate::store::{Arrival, Consumer, Fill, PostError, Posted, QueueKind, Store};
+use crate::store::{Arrival, Consumer, Fill, Holding, PostError, Posted, QueueKind, Store};
 
 /// What an engine is told at its start.
 #[derive(Clone, Copy, Debug)]
@@ -748,7 +748,8 @@ impl<M: Machine, S: Store> Engine<M, S> {
                     self.links[link.0 as usize].reads.push(queue.queue);
                 }
                 let epoch = self.store.identity().epoch;
-                Answer::Outbound { epoch, released: holding.released, next: holding.next }
+                let Holding { released, next, sent } = holding;
+                Answer::Outbound { epoch, released, next, sent }
             }
             Query::Subscribe { queue, .. } => {
                 let subscribed = self.subscribe(len);

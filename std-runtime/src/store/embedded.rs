@@ -537,8 +537,7 @@ impl<D: Disk> SegmentStore<D> {
         let lane = self.queues.lane(slot, queue.class)?;
         lane.watchers.retain(|watcher| *watcher != (link, stream));
         lane.watchers.push((link, stream));
-        let holding =
-            super::Holding { released: Position(lane.released), next: Position(lane.durable_next) };
+        let holding = lane.holding();
         self.watched.entry(link).or_default().push((slot, queue.class));
         Some(holding)
     }

@@ -67,7 +67,7 @@ impl<D: Disk> Store for SegmentStore<D> {
     fn holding(&self, queue: QueueKey) -> Option<Holding> {
         let queue_of = self.queues.get(self.queues.slot(queue.queue)?)?;
         let lane = queue_of.lanes.get(usize::from(queue.class))?;
-        Some(Holding { released: Position(lane.released), next: Position(lane.durable_next) })
+        Some(lane.holding())
     }
 
     fn unwatch(&mut self, link: LinkId) {

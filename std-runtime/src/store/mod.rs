@@ -190,6 +190,9 @@ pub struct Holding {
     pub released: Position,
     /// The number of entries that the queue has ever held.
     pub next: Position,
+    /// Nobody else can have an entry from here on: those before were there when the store was
+    /// opened, or were given out by [`Store::fill`] since.
+    pub sent: Position,
 }
 
 /// How one queue is.
@@ -290,7 +293,7 @@ pub struct Counters {
     pub records_moved: u64,
     /// Segments freed.
     pub segments_freed: u64,
-    /// Segments set aside as damaged.
+    /// Segments found damaged.
     pub segments_quarantined: u64,
     /// Stamps of other nodes too far ahead of the wall clock to be believed.
     pub stamps_ahead: u64,

@@ -12,7 +12,7 @@ use super::note::Note;
 use super::plan::matches;
 use super::queues::Queue;
 use super::runs::Run;
-use super::segment::length_at;
+use super::segment::{file_name, length_at};
 use super::{Consumer, Place, PostError, Purge, QueueInfo, QueueKind};
 
 /// Most settings of the application.
@@ -107,6 +107,7 @@ impl<D: Disk> SegmentStore<D> {
             let (bytes, checked) = match self.log.view(ordinal) {
                 Ok(view) => view,
                 Err(ReadError::Lost(next)) => {
+                    self.note_damage(ordinal);
                     if next >= self.log.durable_ordinal {
                         return Ok(());
                     }
@@ -115,7 +116,7 @@ impl<D: Disk> SegmentStore<D> {
                 }
                 Err(ReadError::Io) => return Err(Failure::Io),
             };
-            let (mut at, before) = (0, ordinal);
+            let (mut at, before, mut damaged) = (0, ordinal, None);
             while ordinal < last && at + ENTRY_HEADER_BYTES <= bytes.len() {
                 let length = length_at(bytes, at).max(ENTRY_HEADER_BYTES);
                 let Some(entry) = bytes.get(at..at + length) else { break };
@@ -127,17 +128,39 @@ impl<D: Disk> SegmentStore<D> {
                 } else {
                     Record::check(entry, crc32c::crc32c)
                 };
-                if let Ok(record) = record
-                    && !each(ordinal, &record)
-                {
-                    return Ok(());
+                match record {
+                    Ok(record) if !each(ordinal, &record) => return Ok(()),
+                    Ok(_) => {}
+                    Err(_) => damaged = Some(ordinal),
                 }
                 at += length;
                 ordinal += 1;
             }
             ordinal = ordinal.max(before + 1);
+            if let Some(damaged) = damaged {
+                self.note_damage(damaged);
+            }
         }
         Ok(())
+    }
+
+    /// Counts and tells damage that was found while reading, once for each segment. The record at
+    /// `ordinal` is lost when a segment is there that should hold it.
+    pub(super) fn note_damage(&mut self, ordinal: u64) {
+        let Some(at) = self.log.segment_of(ordinal) else { return };
+        let segment = &mut self.log.segments[at];
+        if ordinal >= segment.next_ordinal || segment.damaged {
+            return;
+        }
+        segment.damaged = true;
+        self.counters.segments_quarantined += 1;
+        tracing::warn!(
+            "segment {} is damaged: it held the records {} to {}; the record {ordinal}, and maybe \
+             others, cannot be read, the rest of the log is served",
+            file_name(segment.number),
+            segment.first_ordinal,
+            segment.next_ordinal - 1,
+        );
     }
 
     pub(super) fn entry_at(

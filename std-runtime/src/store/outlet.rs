@@ -53,6 +53,28 @@ impl<D: Disk> SegmentStore<D> {
         bytes_max: u32,
         out: &mut Vec<u8>,
     ) -> Result<Fill, Failure> {
+        let fill = self.find_bytes(wall_ms, queue, first, bytes_max, out)?;
+        let next = match fill {
+            Fill::Batch(batch) => first.position.0 + u64::from(batch.records.completed),
+            Fill::Gone { next, .. } => next.0,
+            Fill::Empty => 0,
+        };
+        if let Some(slot) = self.queues.slot(queue.queue)
+            && let Some(lane) = self.queues.lane(slot, queue.class)
+        {
+            lane.sent = lane.sent.max(next);
+        }
+        Ok(fill)
+    }
+
+    fn find_bytes(
+        &mut self,
+        wall_ms: u64,
+        queue: QueueKey,
+        first: Cursor,
+        bytes_max: u32,
+        out: &mut Vec<u8>,
+    ) -> Result<Fill, Failure> {
         if self.failed {
             return Err(Failure::Io);
         }
@@ -92,6 +114,7 @@ impl<D: Disk> SegmentStore<D> {
                 Ended::Done => continue,
                 Ended::Expired(ordinal) => (ordinal - run.ordinal + 1, SkipReason::Expired),
                 Ended::Lost(next) => {
+                    self.note_damage(next.saturating_sub(1));
                     let next = next.saturating_sub(run.ordinal).clamp(1, run.count);
                     (next, SkipReason::Lost)
                 }

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use replcore::contract::{LinkId, SkipReason, StreamIndex};
-use replcore::stream::{CLASSES, Name, QueueId};
+use replcore::stream::{CLASSES, Name, Position, QueueId};
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{LaneImage, QueueImage};
 use super::runs::RunList;
-use super::{LimitPolicy, QueueKind, QueueLimits};
+use super::{Holding, LimitPolicy, QueueKind, QueueLimits};
 
 /// Gaps that one class of a queue remembers; older ones are joined.
 const GAPS_MAX: usize = 16;
@@ -45,6 +45,8 @@ pub(super) struct Lane {
     pub next: u64,
     /// `next` as of the last commit.
     pub durable_next: u64,
+    /// Entries before this were there when the store was opened, or were given out since.
+    pub sent: u64,
     pub gaps: Vec<Gap>,
     pub watchers: Vec<(LinkId, StreamIndex)>,
     pub touched: bool,
@@ -53,6 +55,14 @@ pub(super) struct Lane {
 }
 
 impl Lane {
+    pub(super) fn holding(&self) -> Holding {
+        Holding {
+            released: Position(self.released),
+            next: Position(self.durable_next),
+            sent: Position(self.sent.max(self.released)),
+        }
+    }
+
     /// Notes that the entries in `first..next` are gone.
     pub(super) fn add_gap(&mut self, first: u64, next: u64, reason: SkipReason) {
         if let Some(last) = self.gaps.last_mut()
@@ -271,6 +281,7 @@ impl Queues {
                 lane.released = image.released;
                 lane.next = image.next;
                 lane.durable_next = image.next;
+                lane.sent = image.next;
                 lane.gaps = image.gaps;
             }
         }

@@ -528,6 +528,7 @@ impl<D: Disk> SegmentStore<D> {
         let Some(part) = run.part(lane.next, u64::MAX) else { return };
         lane.next = part.next();
         lane.durable_next = lane.next;
+        lane.sent = lane.next;
         lane.runs.append(part, &mut self.blocks, &mut self.log.disk);
     }
 

@@ -17,7 +17,7 @@ use super::runs::{Run, RunList};
 const BATCH_BYTES: usize = 512 << 10;
 
 impl<D: Disk> SegmentStore<D> {
-    /// Takes `epoch`. Own records that an upstream queue holds get new identities; every queue
+    /// Takes `epoch`. Own records on their way to other nodes get new identities; every queue
     /// starts anew at position 0. A crash before the end leaves the old life in force.
     pub(super) fn renumber_all(&mut self, epoch: Epoch) -> Result<(), Failure> {
         if self.is_dirty() {
@@ -26,7 +26,7 @@ impl<D: Disk> SegmentStore<D> {
         let old_epoch = self.log.identity.epoch;
         let mut seqs = [1; CLASSES];
         let mut moved = BTreeMap::new();
-        for ordinal in self.upstream_ordinals() {
+        for ordinal in self.leaving_ordinals() {
             if let Some(new) = self.restamp(ordinal, epoch, &mut seqs)? {
                 moved.insert(ordinal, new);
             }
@@ -54,11 +54,11 @@ impl<D: Disk> SegmentStore<D> {
         Ok(())
     }
 
-    /// The records that upstream queues hold, in their order.
-    fn upstream_ordinals(&mut self) -> Vec<u64> {
+    /// The records that are on their way to other nodes, in their order.
+    fn leaving_ordinals(&mut self) -> Vec<u64> {
         let mut ordinals = Vec::new();
         for (_, queue) in self.queues.iter() {
-            if queue.kind != QueueKind::Upstream {
+            if !matches!(queue.kind, QueueKind::Upstream | QueueKind::Leaf) {
                 continue;
             }
             for lane in &queue.lanes {
@@ -133,6 +133,7 @@ impl<D: Disk> SegmentStore<D> {
                 lane.released = 0;
                 lane.next = position;
                 lane.durable_next = position;
+                lane.sent = 0;
                 lane.gaps.clear();
             }
         }

@@ -110,6 +110,8 @@ pub(super) struct Segment {
     pub index: Option<Index>,
     /// When it was last read from, by a counter of reads.
     pub used_at: u64,
+    /// Damage was found in it after the start, and was told.
+    pub damaged: bool,
 }
 
 impl Segment {
@@ -125,6 +127,7 @@ impl Segment {
             at_ms: 0,
             index: None,
             used_at: 0,
+            damaged: false,
         }
     }
 
