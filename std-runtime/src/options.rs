@@ -169,7 +169,8 @@ pub struct ConsumerOptions {
 /// Bounds of memory and disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Most links open at once, clients included. About 2 KiB each while idle. Default 1,024.
+    /// Most links open at once, clients included. About 3 KiB each, taken at the start, and as
+    /// much again while one is open. Default [`Limits::links_max_of`] the role.
     pub links_max: u32,
     /// Connections that wait to be accepted. Default 128.
     pub accept_backlog: u32,
@@ -296,7 +297,7 @@ impl Default for ConsumerOptions {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            links_max: 1024,
+            links_max: Self::links_max_of(NodeRole::Hub),
             accept_backlog: 128,
             leaves_max: 1024,
             queues_max: 4096,
@@ -315,6 +316,17 @@ impl Default for Limits {
             log_bytes_max: 4 << 30,
             segment_bytes: 16 << 20,
             idempotency_keys_max: 65_536,
+        }
+    }
+}
+
+impl Limits {
+    /// The default of `links_max`: 1,024 for a hub, 128 for a leaf, which has links to its hubs
+    /// and to programs beside it.
+    pub const fn links_max_of(role: NodeRole) -> u32 {
+        match role {
+            NodeRole::Hub => 1024,
+            NodeRole::Leaf => 128,
         }
     }
 }
@@ -343,7 +355,7 @@ impl NodeOptions {
             schemas: Vec::new(),
             consumers: ConsumerOptions::default(),
             deadlines: Deadlines::default(),
-            limits: Limits::default(),
+            limits: Limits { links_max: Limits::links_max_of(role), ..Limits::default() },
             queue_limits: Vec::new(),
             rates: Rates::default(),
             compression: Compression::None,

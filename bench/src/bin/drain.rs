@@ -4,17 +4,21 @@
 //! `drain DIR REPLCORE HUB_PORT LEAF_PORT MESSAGES` runs the program REPLCORE as hub and leaf. Messages
 //! of 128 bytes and class 3 are posted at the hub and read at the leaf by a named consumer: first
 //! with the leaf there, then after it was away for all of them, with 200 live messages a second of
-//! class 1 beside them.
+//! class 1 beside them, posted by a thread of their own. The drain counts from when the leaf says
+//! that it has registered again.
 
 use std::cell::{Cell, RefCell};
 use std::error::Error;
+use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use replcore::log::record::Message;
 use replcore::stream::Name;
-use replcore_bench::{Load, Sample, age_ns};
+use replcore_bench::{Load, Sample, age_ns, now_ns};
 use replcore_runtime::api::{Reply, Request};
 use replcore_runtime::client::{Client, ClientOptions, ConsumerOptions};
 
@@ -49,25 +53,39 @@ struct Site {
 }
 
 /// A process that ends with its value.
-struct Process(Child);
+struct Process {
+    child: Child,
+    /// When it last said that it has registered, by [`now_ns`]; 0 before.
+    registered_ns: Arc<AtomicU64>,
+}
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
 impl Site {
     fn start(&self, args: &[&str], listen: &str, data: &str) -> Outcome<Process> {
         let data = format!("{}/{data}", self.dir);
-        let child = Command::new(&self.program)
+        let mut child = Command::new(&self.program)
             .args(args)
             .args(["--listen", listen, "--data", &data])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()?;
-        Ok(Process(child))
+        let registered_ns = Arc::new(AtomicU64::new(0));
+        let (said, log) = (registered_ns.clone(), child.stderr.take().ok_or("no log")?);
+        std::thread::spawn(move || {
+            for line in BufReader::new(log).lines().map_while(Result::ok) {
+                if line.contains(" registered upstream=") {
+                    said.store(now_ns(), Ordering::SeqCst);
+                }
+            }
+        });
+        Ok(Process { child, registered_ns })
     }
 
     fn start_leaf(&self) -> Outcome<Process> {
@@ -88,8 +106,9 @@ impl Site {
 #[derive(Default)]
 struct Read {
     bulk: Cell<u64>,
-    first_at: Cell<Option<Instant>>,
-    live_ns: RefCell<Vec<u64>>,
+    last_ns: Cell<u64>,
+    /// When live messages were posted, and how long they took.
+    live_ns: RefCell<Vec<(u64, u64)>>,
 }
 
 async fn run(site: &Site, messages: u64) -> Outcome<()> {
@@ -110,48 +129,86 @@ async fn run(site: &Site, messages: u64) -> Outcome<()> {
     .await?;
 
     let read = Rc::new(Read::default());
-    let reading = read.clone();
-    tokio::task::spawn_local(async move {
-        while let Ok(delivery) = reader.next().await {
-            if let Ok(record) = delivery.record() {
-                if record.id().class == BULK {
-                    reading.bulk.set(reading.bulk.get() + 1);
-                    reading.first_at.set(reading.first_at.get().or(Some(Instant::now())));
-                } else if reading.first_at.get().is_some() {
-                    reading.live_ns.borrow_mut().push(age_ns(record.body()));
-                }
-            }
-            reader.acknowledge(&delivery);
-        }
-    });
+    let reading = tokio::task::spawn_local(read_all(reader, read.clone(), messages));
 
     let started = Instant::now();
     post_bulk(&poster, messages).await?;
     wait_until("fresh messages", async || read.bulk.get() >= messages).await?;
     let fresh = messages as f64 / started.elapsed().as_secs_f64();
 
+    // What was acknowledged is safe at the leaf: nothing of the first part is read again.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    reading.abort();
     drop(leaf_process);
     post_bulk(&poster, messages).await?;
+    drop(poster);
     read.bulk.set(0);
-    read.first_at.set(None);
-    let _leaf_process = site.start_leaf()?;
-    let mut body = Load { bytes: 128, messages: 0, window: 0, rate: 0 }.body();
-    while read.bulk.get() < messages {
-        Load::restamp(&mut body);
-        poster.post(&Message { body: &body, ..Message::default() }, LIVE).await?;
-        tokio::time::sleep(LIVE_EVERY).await;
-    }
-    let first_at = read.first_at.get().ok_or("nothing was read")?;
-    let drained = messages as f64 / first_at.elapsed().as_secs_f64();
-    let mut live_ns = read.live_ns.borrow_mut();
+    let over = Arc::new(AtomicBool::new(false));
+    let live = std::thread::spawn({
+        let (hub, over) = (site.hub.clone(), over.clone());
+        move || post_live(&hub, &over).map_err(|error| error.to_string())
+    });
+    let leaf_process = site.start_leaf()?;
+    let registered_ns = || leaf_process.registered_ns.load(Ordering::SeqCst);
+    wait_until("the registration", async || registered_ns() > 0).await?;
+    let reader = site.client("drain-reader", &site.leaf, true)?;
+    let reading = tokio::task::spawn_local(read_all(reader, read.clone(), messages));
+    wait_until("the backlog", async || read.bulk.get() >= messages).await?;
+    over.store(true, Ordering::SeqCst);
+    live.join().map_err(|_| "the poster of live messages died")??;
+    reading.abort();
+    let from_ns = registered_ns();
+    let drained = messages as f64 / ((read.last_ns.get() - from_ns) as f64 / 1e9);
+    let mut live_ns: Vec<u64> = read
+        .live_ns
+        .borrow()
+        .iter()
+        .filter(|(posted_ns, _)| (from_ns..read.last_ns.get()).contains(posted_ns))
+        .map(|(_, age)| *age)
+        .collect();
     Sample::new(format!("replcore: drain of {messages} messages, 128 B"))
         .figure("fresh_messages_per_s", fresh)
         .figure("drained_messages_per_s", drained)
         .figure("drained_to_fresh", drained / fresh)
+        .figure("live_messages", live_ns.len() as f64)
         .latencies(&mut live_ns)
         .print();
     drop(hub_process);
     Ok(())
+}
+
+/// Reads and acknowledges; the bulk is complete with `messages` of it.
+async fn read_all(reader: Client, read: Rc<Read>, messages: u64) {
+    while let Ok(delivery) = reader.next().await {
+        if let Ok(record) = delivery.record() {
+            if record.id().class == BULK {
+                read.bulk.set(read.bulk.get() + 1);
+                if read.bulk.get() == messages {
+                    read.last_ns.set(now_ns());
+                }
+            } else {
+                let age = age_ns(record.body());
+                read.live_ns.borrow_mut().push((now_ns() - age, age));
+            }
+        }
+        reader.acknowledge(&delivery);
+    }
+}
+
+/// Posts live messages until it is over.
+fn post_live(hub: &str, over: &AtomicBool) -> Outcome<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let options = ClientOptions::new(Name::new("drain-live")?, hub.parse()?);
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let poster = Client::open(options);
+        let mut body = Load { bytes: 128, messages: 0, window: 0, rate: 0 }.body();
+        while !over.load(Ordering::SeqCst) {
+            Load::restamp(&mut body);
+            poster.post(&Message { body: &body, ..Message::default() }, LIVE).await?;
+            tokio::time::sleep(LIVE_EVERY).await;
+        }
+        Ok(())
+    })
 }
 
 async fn post_bulk(poster: &Client, messages: u64) -> Outcome<()> {

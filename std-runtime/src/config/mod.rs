@@ -17,7 +17,9 @@ use crate::api::DispatchRule;
 use crate::http::HttpOptions;
 use crate::ingest::{self, IngestOptions};
 use crate::options::TlsFiles;
-use crate::options::{Address, Compression, Durability, LinkMode, NodeOptions, NodeRole, Peer};
+use crate::options::{
+    Address, Compression, Durability, Limits, LinkMode, NodeOptions, NodeRole, Peer,
+};
 use crate::schema::Schema;
 use crate::store::QueueLimits;
 
@@ -84,6 +86,9 @@ impl Default for Config {
     fn default() -> Self {
         // A name that is always replaced: `options` puts the real one in.
         let name = Name::new(HUB_NAME).unwrap_or_else(|_| unreachable!("the constant is a name"));
+        let mut numbers = NodeOptions::new(name, NodeRole::Hub, "");
+        // That of the role, which is not known yet.
+        numbers.limits.links_max = 0;
         Self {
             role: "hub".into(),
             name: String::new(),
@@ -107,7 +112,7 @@ impl Default for Config {
             rules: Vec::new(),
             ingests: Vec::new(),
             schemas: Vec::new(),
-            numbers: NodeOptions::new(name, NodeRole::Hub, ""),
+            numbers,
         }
     }
 }
@@ -153,6 +158,9 @@ impl Config {
         let hub = self.role == "hub";
         let mut options = self.numbers.clone();
         options.role = if hub { NodeRole::Hub } else { NodeRole::Leaf };
+        if options.limits.links_max == 0 {
+            options.limits.links_max = Limits::links_max_of(options.role);
+        }
         options.name = self.node_name()?;
         options.folder = if self.data_folder.is_empty() {
             data_folder(&options.name)?

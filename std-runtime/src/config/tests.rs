@@ -52,7 +52,7 @@ fn a_wrong_value_is_named_with_key_line_and_range() {
 
 #[test]
 fn all_errors_of_a_file_are_told_in_its_order() {
-    let errors = errors("poll_ms = -1\nrolle = \"hub\"\n[limits]\nlinks_max = 0\n");
+    let errors = errors("poll_ms = -1\nrolle = \"hub\"\n[limits]\naccept_backlog = 0\n");
     assert_eq!(errors.len(), 3);
     assert!(errors[0].starts_with("line 1:") && errors[2].starts_with("line 4:"));
 }

@@ -178,7 +178,7 @@ impl Link {
 /// A call has more bytes than the limit.
 pub(super) struct CallTooLong;
 
-const SPARE_MAX: usize = 8;
+const SPARE_MAX: usize = 4;
 const SPARE_BYTES_MAX: usize = 1 << 20;
 
 impl Pool {

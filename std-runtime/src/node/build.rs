@@ -170,7 +170,8 @@ fn engine(options: &NodeOptions, store: SegmentStore<FileDisk>, rng: &mut Rng) -
         .map(|hub| DialSlot::new(DialTarget::Upstream { queue: *hub, dials: false }));
     let leaves = options.dials.iter().map(|_| DialSlot::new(DialTarget::Leaf));
     let dials: Vec<DialSlot> = upstreams.chain(callers).chain(leaves).collect();
-    let leases = LeaseServer::slots_for(limits.leaves_max);
+    // Leaves register only at a hub.
+    let leases = LeaseServer::slots_for(if config.hub { limits.leaves_max } else { 0 });
     let owners = limits.links_max as usize + dials.len();
     let memory = NodeMemory {
         links: leak(LinkSlot::FREE, limits.links_max as usize),

@@ -26,6 +26,11 @@ pub trait Disk {
     /// May begin the work of the same [`Disk::create`], which is to follow.
     fn create_ahead(&mut self, _name: &str, _bytes: u64) {}
 
+    /// Whether the work of [`Disk::create_ahead`] is under way, so that [`Disk::create`] would wait.
+    fn is_creating(&self) -> bool {
+        false
+    }
+
     /// Opens a file that exists.
     fn open(&mut self, name: &str) -> io::Result<FileId>;
 
@@ -64,7 +69,7 @@ pub trait Disk {
 const LOCK_NAME: &str = "lock";
 /// The name of the keyed database's file.
 pub(super) const INDEX_NAME: &str = "index.redb";
-const ZEROS_BYTES: usize = 1 << 20;
+const ZEROS_BYTES: usize = 128 << 10;
 
 /// A folder of the operating system, locked against other processes.
 pub struct FileDisk {
@@ -203,6 +208,10 @@ impl Disk for FileDisk {
             // Without a helper the work is simply done when it is needed.
             self.ahead = made.ok().map(|made| (name.to_owned(), bytes, made));
         }
+    }
+
+    fn is_creating(&self) -> bool {
+        self.ahead.as_ref().is_some_and(|(_, _, made)| !made.is_finished())
     }
 
     fn open(&mut self, name: &str) -> io::Result<FileId> {

@@ -30,7 +30,7 @@ pub struct Config {
     /// Bytes of the log between two checkpoints, which is what a start has to replay. Default
     /// 32 MiB.
     pub checkpoint_bytes: u64,
-    /// Bytes of the newest batches kept in memory. Default 4 MiB.
+    /// Memory for the newest batches, from which readers that keep up are served. Default 2 MiB.
     pub recent_bytes_max: usize,
     /// Whether a commit is synced. Default yes. Without, an unclean end starts a new epoch.
     pub sync: bool,
@@ -69,7 +69,7 @@ impl Config {
             retain_bytes: 64 << 20,
             retain_ms: 0,
             checkpoint_bytes: 32 << 20,
-            recent_bytes_max: 4 << 20,
+            recent_bytes_max: 2 << 20,
             sync: true,
             message_bytes_max: 16 << 20,
             queues_max: 4096,

@@ -36,6 +36,13 @@ struct Buffer {
     marks: Vec<u32>,
 }
 
+impl Buffer {
+    /// What it takes while it is kept.
+    const fn memory_bytes(&self) -> usize {
+        size_of::<Self>() + self.bytes.capacity() + self.marks.capacity() * size_of::<u32>()
+    }
+}
+
 /// Why a record cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReadError {
@@ -67,8 +74,11 @@ pub(super) struct Log<D> {
     open: Buffer,
     closed: Vec<Buffer>,
     recent: VecDeque<Buffer>,
+    /// Memory that `recent` takes.
     recent_bytes: usize,
     idle: Vec<Vec<u8>>,
+    /// Bytes of the last batch: the next is likely to be as long.
+    last_batch_bytes: usize,
     pub next_ordinal: u64,
     /// Records before this one are committed.
     pub durable_ordinal: u64,
@@ -111,6 +121,7 @@ impl<D: Disk> Log<D> {
             recent: VecDeque::new(),
             recent_bytes: 0,
             idle: Vec::new(),
+            last_batch_bytes: 0,
             next_ordinal,
             durable_ordinal: next_ordinal,
             window: Vec::new(),
@@ -226,7 +237,8 @@ impl<D: Disk> Log<D> {
     pub(super) fn prepare_ahead(&mut self) {
         let half_full =
             self.segments.back().is_none_or(|current| current.end > current.capacity / 2);
-        if self.spare.is_none() && half_full {
+        // A file that is still being made is waited for only when there is no room without it.
+        if self.spare.is_none() && half_full && !self.disk.is_creating() {
             let _ = self.prepare(0);
         }
     }
@@ -278,6 +290,7 @@ impl<D: Disk> Log<D> {
                 self.open.bytes = idle;
             }
             self.open.bytes.clear();
+            self.open.bytes.reserve(self.last_batch_bytes);
             self.open.bytes.resize(BATCH_HEADER_BYTES, 0);
             self.open.first_ordinal = self.next_ordinal;
         }
@@ -318,6 +331,7 @@ impl<D: Disk> Log<D> {
         batch.offset = current.end;
         assert!(current.end + batch.bytes.len() as u64 <= current.capacity, "a batch fits");
         current.end += batch.bytes.len() as u64;
+        self.last_batch_bytes = batch.bytes.len();
         self.closed.push(batch);
     }
 
@@ -357,7 +371,7 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    fn keep_recent(&mut self, batch: Buffer) {
+    fn keep_recent(&mut self, mut batch: Buffer) {
         let position = self.segments.partition_point(|segment| segment.number < batch.segment);
         let target = &mut self.segments[position];
         target.next_ordinal = batch.first_ordinal + u64::from(batch.records);
@@ -370,14 +384,18 @@ impl<D: Disk> Log<D> {
             }
         }
         if batch.records > 0 {
-            self.recent_bytes += batch.bytes.len();
+            // Room that growing left over would count against what is kept.
+            if batch.bytes.capacity() > batch.bytes.len() + batch.bytes.len() / 4 {
+                batch.bytes.shrink_to_fit();
+            }
+            self.recent_bytes += batch.memory_bytes();
             self.recent.push_back(batch);
         } else {
             self.reuse(batch.bytes);
         }
         while self.recent_bytes > self.config.recent_bytes_max {
             let Some(old) = self.recent.pop_front() else { break };
-            self.recent_bytes -= old.bytes.len();
+            self.recent_bytes -= old.memory_bytes();
             self.reuse(old.bytes);
         }
     }

@@ -19,6 +19,8 @@ use super::segment::length_at;
 const COPY_BYTES: usize = 512 << 10;
 /// Records copied forward in one batch.
 const COPY_RECORDS: usize = 8192;
+/// Bytes of copies after which they are committed.
+const COMMIT_BYTES: usize = 1 << 20;
 
 /// A part of a queue that names records of a segment.
 #[derive(Clone, Copy, Debug)]
@@ -226,6 +228,10 @@ impl<D: Disk> SegmentStore<D> {
                 ordinal = self.gather(ordinal, next, &mut chunk)?;
                 if chunk.bytes.len() >= COPY_BYTES || chunk.starts.len() >= COPY_RECORDS {
                     self.store_copies(&mut chunk, &pieces)?;
+                    // Copies that are not committed are all in memory.
+                    if self.log.open_bytes() >= COMMIT_BYTES {
+                        self.commit_pending()?;
+                    }
                 }
             }
         }
