@@ -321,12 +321,12 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The default of `links_max`: 1,024 for a hub, 128 for a leaf, which has links to its hubs
+    /// The default of `links_max`: 1,024 for a hub, 64 for a leaf, which has links to its hubs
     /// and to programs beside it.
     pub const fn links_max_of(role: NodeRole) -> u32 {
         match role {
             NodeRole::Hub => 1024,
-            NodeRole::Leaf => 128,
+            NodeRole::Leaf => 64,
         }
     }
 }

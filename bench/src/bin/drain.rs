@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use replcore::log::record::Message;
 use replcore::stream::Name;
-use replcore_bench::{Load, Sample, age_ns, now_ns};
+use replcore_bench::{Load, Sample, age_ns, memory_mib, now_ns};
 use replcore_runtime::api::{Reply, Request};
 use replcore_runtime::client::{Client, ClientOptions, ConsumerOptions};
 
@@ -171,6 +171,8 @@ async fn run(site: &Site, messages: u64) -> Outcome<()> {
         .figure("drained_messages_per_s", drained)
         .figure("drained_to_fresh", drained / fresh)
         .figure("live_messages", live_ns.len() as f64)
+        .figure("hub_peak_rss_mib", memory_mib(hub_process.child.id(), "VmHWM"))
+        .figure("leaf_peak_rss_mib", memory_mib(leaf_process.child.id(), "VmHWM"))
         .latencies(&mut live_ns)
         .print();
     drop(hub_process);

@@ -2,7 +2,7 @@
 //!
 //! `idle_leaves memory NAME PID` says what a process has now. `idle_leaves connect HOST:PORT LEAVES PID`
 //! connects and registers that many leaves at a hub without TLS, each with its queue, from one thread,
-//! and says what the hub, process PID, has then.
+//! and says what the hub, process PID, has then; with `HOLD=1` they stay until standard input is closed.
 
 use std::error::Error;
 use std::io::{Read, Write};
@@ -52,6 +52,9 @@ fn connect_all(address: &str, leaves: u32, pid: u32) -> Result<(), Box<dyn Error
         .figure("peak_rss_mib", memory_mib(pid, "VmHWM"))
         .figure("registrations_per_s", f64::from(leaves) / seconds)
         .print();
+    if std::env::var_os("HOLD").is_some() {
+        let _ = std::io::stdin().read(&mut [0]);
+    }
     Ok(())
 }
 

@@ -467,7 +467,7 @@ const LIMITS: &[Key] = &[
     Key {
         name: "links_max",
         kind: integer("links", 0, 1_000_000),
-        meaning: "Most links open at once, programs included. 0: 1,024 at a hub, 128 at a leaf.",
+        meaning: "Most links open at once, programs included. 0: 1,024 at a hub, 64 at a leaf.",
         reload: false,
         field: |config| Field::U32(&mut config.numbers.limits.links_max),
     },
