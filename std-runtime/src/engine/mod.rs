@@ -12,8 +12,11 @@
 //! The engine reads no clock and opens no file but through its store, so that a simulator drives
 //! it as it is. Same machine, store and calls: same results.
 
+mod intake;
 mod link;
+mod orders;
 mod router;
+mod sending;
 
 #[cfg(test)]
 mod tests;
@@ -21,21 +24,17 @@ mod tests;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use replcore::contract::{
-    Answer, DialIndex, Failure, Input, LinkId, Machine, Output, Query, StreamIndex, Token,
-    Transport,
+    DialIndex, Failure, Input, LinkId, Machine, StreamIndex, Token, Transport,
 };
-use replcore::stream::{Cursor, Name, NodeId, QueueId, QueueKey, StreamKey};
+use replcore::stream::{NodeId, QueueId, StreamKey};
 use replcore::time::Instant;
-use replcore::wire::{
-    CONTROL_FRAME_BYTES_MAX, Call, FEATURE_LZ4, RECORDS_OVERHEAD_BYTES, Records, Role, Subscribe,
-    records_header,
-};
+use replcore::wire::{CONTROL_FRAME_BYTES_MAX, Role};
 
 pub use self::link::{CALL_PART_BYTES_MAX, IncomingCall};
-use self::link::{Link, Order, Pool};
+use self::link::{Link, Pool};
 pub use self::router::{RULES_MAX, Router, TARGETS_MAX, check_rules};
 use crate::options::Compression;
-use crate::store::{Arrival, Consumer, Fill, Holding, PostError, Posted, QueueKind, Store};
+use crate::store::{Consumer, PostError, Posted, Store};
 
 /// What an engine is told at its start.
 #[derive(Clone, Copy, Debug)]
@@ -303,173 +302,6 @@ impl<M: Machine, S: Store> Engine<M, S> {
         self.drain();
     }
 
-    /// Takes bytes that arrived on a link; answers how many. The rest is to be offered again in
-    /// front of what arrives next, or when [`Engine::next_resume`] names the link. It is never more
-    /// than one frame, unless the machine holds the link back.
-    pub fn bytes(&mut self, link: LinkId, data: &[u8]) -> usize {
-        let mut at = 0;
-        loop {
-            let Some(slot) = self.links.get(link.0 as usize) else { return data.len() };
-            if !slot.up || slot.hangup || self.stopped.is_some() {
-                return data.len();
-            }
-            let rest = &data[at..];
-            if let Some(order) = slot.order {
-                match self.follow_order(link, order, rest) {
-                    Some(taken) => at += taken,
-                    None => return at,
-                }
-                continue;
-            }
-            if rest.is_empty() {
-                return at;
-            }
-            let taken = self.machine.handle(self.now, Input::Recv { link, data: rest });
-            at += taken;
-            self.drain();
-            if taken == 0 && self.links[link.0 as usize].order.is_none() {
-                return at;
-            }
-        }
-    }
-
-    /// Does what was ordered about the bytes at the start of `rest`; answers how many that took,
-    /// `None` when it cannot be done yet.
-    fn follow_order(&mut self, link: LinkId, order: Order, rest: &[u8]) -> Option<usize> {
-        let index = link.0 as usize;
-        match order {
-            Order::Skip { len } => {
-                let taken = rest.len().min(len as usize);
-                let left = len - taken as u32;
-                self.links[index].order = (left > 0).then_some(Order::Skip { len: left });
-                (taken > 0 || left == 0).then_some(taken)
-            }
-            Order::Take { stream, source, records, len } => {
-                let body = rest.get(..len as usize)?;
-                self.links[index].order = None;
-                self.take(link, stream, source, &records, body);
-                Some(body.len())
-            }
-            Order::Call { call, len } => {
-                let part = rest.get(..len as usize)?;
-                if self.calls.len() >= self.config.calls_max as usize {
-                    if !self.held.contains(&link) {
-                        self.held.push_back(link);
-                    }
-                    return None;
-                }
-                self.links[index].order = None;
-                let bytes_max = self.config.call_bytes_max as usize;
-                match self.links[index].call_part(call, part, bytes_max) {
-                    Ok(Some(payload)) => {
-                        self.counters.calls_received += 1;
-                        let life = self.links[index].life;
-                        self.calls.push_back(IncomingCall { link, life, call, payload });
-                    }
-                    Ok(None) => {}
-                    Err(link::CallTooLong) => {
-                        self.counters.calls_too_long += 1;
-                        self.links[index].hangup = true;
-                        self.list(link);
-                    }
-                }
-                Some(part.len())
-            }
-        }
-    }
-
-    fn take(
-        &mut self,
-        link: LinkId,
-        stream: StreamIndex,
-        source: StreamKey,
-        records: &Records,
-        body: &[u8],
-    ) {
-        self.urgent = true;
-        if self.links[link.0 as usize].refused & 1 << stream.0 != 0 {
-            return;
-        }
-        let bytes = if records.raw_bytes == 0 { body.len() as u32 } else { records.raw_bytes };
-        let taken = if records.raw_bytes == 0 {
-            self.store_records(link, &source, records, body)
-        } else {
-            let mut raw = std::mem::take(&mut self.scratch);
-            let taken = decompress(body, records.raw_bytes, self.config.frame_bytes_max, &mut raw)
-                .and_then(|()| self.store_records(link, &source, records, &raw));
-            self.scratch = raw;
-            taken
-        };
-        self.counters.records_frames_received += 1;
-        self.counters.record_bytes_received += u64::from(bytes);
-        match taken {
-            Ok(()) if self.config.manual_acknowledgement => self.note_source(link, stream, source),
-            Ok(()) => self.note_taken(link, stream, source, bytes),
-            Err(reason) => {
-                self.counters.records_refused += 1;
-                self.links[link.0 as usize].refused |= 1 << stream.0;
-                self.completions.push(Completion::Refused { link, stream, reason });
-            }
-        }
-    }
-
-    fn store_records(
-        &mut self,
-        link: LinkId,
-        source: &StreamKey,
-        records: &Records,
-        body: &[u8],
-    ) -> Result<(), Failure> {
-        let arrival = match (self.ways.peer)(&self.machine, link) {
-            Some((Role::Hub, _)) => Arrival::Upstream(source.owner),
-            Some((Role::Leaf, _)) => {
-                let completed = u64::from(records.completed);
-                self.counters.records_fetched += completed;
-                *self.fetched.entry(source.owner).or_default() += completed;
-                Arrival::Leaf(source.owner)
-            }
-            _ => Arrival::Local,
-        };
-        self.store.take(self.wall_ms, source, records, body, arrival, &mut self.router)
-    }
-
-    fn note_source(&mut self, link: LinkId, stream: StreamIndex, source: StreamKey) {
-        match self.sources.iter_mut().find(|(known, ..)| *known == source) {
-            Some(entry) => *entry = (source, link, stream),
-            None => self.sources.push((source, link, stream)),
-        }
-    }
-
-    /// With [`EngineConfig::manual_acknowledgement`]: the store's place in an incoming stream has
-    /// moved over `bytes` of records. Without a link the next one tells.
-    pub fn acknowledge(&mut self, source: &StreamKey, bytes: u32) {
-        let known = self.sources.iter().find(|(known, ..)| known == source).copied();
-        if let Some((source, link, stream)) = known {
-            self.note_taken(link, stream, source, bytes);
-        }
-    }
-
-    /// The link and the number of an incoming stream, with
-    /// [`EngineConfig::manual_acknowledgement`].
-    pub fn incoming(&self, source: &StreamKey) -> Option<(LinkId, StreamIndex)> {
-        let known = self.sources.iter().find(|(known, ..)| known == source);
-        known.map(|(_, link, stream)| (*link, *stream))
-    }
-
-    /// One report for all frames of a stream that one commit covers.
-    fn note_taken(&mut self, link: LinkId, stream: StreamIndex, source: StreamKey, bytes: u32) {
-        const LOOK_BACK: usize = 4;
-        for earlier in self.completions.iter_mut().rev().take(LOOK_BACK) {
-            if let Completion::Taken { link: of, stream: its, source: from, bytes: sum } = earlier
-                && (*of, *its, *from) == (link, stream, source)
-            {
-                *sum = sum.saturating_add(bytes);
-                return;
-            }
-        }
-        self.completions.push(Completion::Taken { link, stream, source, bytes });
-    }
-
     /// Lets time pass, makes durable what came, and reports it. Answers when the next turn is due
     /// if nothing happens before.
     pub fn turn(&mut self, now: Instant, wall_ms: u64) -> Option<Instant> {
@@ -563,220 +395,6 @@ impl<M: Machine, S: Store> Engine<M, S> {
         debug_assert_eq!(taken, 0, "only received bytes are taken");
     }
 
-    /// Does everything that the machine asks.
-    fn drain(&mut self) {
-        while self.stopped.is_none() {
-            match self.machine.poll(&mut self.buf[..]) {
-                Output::Idle { wake } => {
-                    self.wake = wake;
-                    return;
-                }
-                output => self.act(output),
-            }
-        }
-    }
-
-    fn act(&mut self, output: Output<M::Event>) {
-        match output {
-            Output::Send { link, len } => self.send(link, len),
-            Output::SendRecords { link, stream, queue, first, bytes_max, round } => {
-                self.send_records(link, stream, queue, first, bytes_max, round);
-            }
-            Output::TakeRecords { link, stream, source, records, len } => {
-                self.order(link, Order::Take { stream, source, records, len });
-            }
-            Output::SkipBytes { link, len } => self.order(link, Order::Skip { len }),
-            Output::TakeCall { link, id, reply, len } => {
-                self.order(link, Order::Call { call: Call { id, reply }, len });
-            }
-            Output::TakeSkip { link, stream, source, first, next, reason } => {
-                self.urgent = true;
-                match self.store.take_skip(&source, first, next, reason) {
-                    Ok(()) => self.note_taken(link, stream, source, 0),
-                    Err(reason) => {
-                        self.completions.push(Completion::Refused { link, stream, reason });
-                    }
-                }
-            }
-            Output::Release { queue, through } => {
-                let before = self.store.holding(queue).map_or(through, |holding| holding.released);
-                self.counters.records_delivered += through.0.saturating_sub(before.0);
-                self.store.release(queue, through);
-            }
-            Output::DeadLetter { queue, position } => {
-                self.urgent = true;
-                if let Err(reason) = self.store.dead_letter(queue, position) {
-                    self.store_failed(reason);
-                }
-            }
-            Output::Renumber { epoch, token } => self.renumber(epoch, token),
-            Output::Ask { token, query, len } => {
-                let answer = self.answer(query, len);
-                self.feed(Input::Answer { token, answer });
-            }
-            Output::Dial { dial } => self.dials.push_back(dial),
-            Output::Hangup { link } => {
-                self.links[link.0 as usize].hangup = true;
-                self.list(link);
-            }
-            Output::Resume { link } => {
-                if !self.resume.contains(&link) {
-                    self.resume.push_back(link);
-                }
-            }
-            Output::Persist { key, token, len } => {
-                self.urgent = true;
-                let completion = match self.store.persist(key, &self.buf[..len]) {
-                    Ok(()) => Completion::Persisted { token },
-                    Err(reason) => Completion::Failed { token, reason },
-                };
-                self.completions.push(completion);
-            }
-            Output::Forget { key } => self.store.forget(key),
-            Output::Event { event, len } => {
-                (self.ways.follow)(&self.machine, &mut self.router, &event);
-                self.events.push_back(Told { event, detail: self.buf[..len].to_vec() });
-            }
-            Output::NeedBuffer { len } => {
-                unreachable!("a machine asks for {len} bytes, beyond what the contract allows")
-            }
-            Output::Halted { reason } => {
-                self.stopped.get_or_insert(Stopped::Halted(reason));
-            }
-            Output::Idle { .. } => {}
-        }
-    }
-
-    fn send(&mut self, link: LinkId, len: usize) {
-        let slot = &mut self.links[link.0 as usize];
-        slot.out(&mut self.pool).extend_from_slice(&self.buf[..len]);
-        slot.machine_bytes += len as u32;
-        self.list(link);
-    }
-
-    fn order(&mut self, link: LinkId, order: Order) {
-        let slot = &mut self.links[link.0 as usize];
-        debug_assert!(slot.order.is_none(), "one order at a time");
-        slot.order = Some(order);
-    }
-
-    fn send_records(
-        &mut self,
-        link: LinkId,
-        stream: StreamIndex,
-        queue: QueueKey,
-        first: Cursor,
-        bytes_max: u32,
-        round: u8,
-    ) {
-        let slot = &mut self.links[link.0 as usize];
-        let out = slot.out(&mut self.pool);
-        let start = out.len();
-        out.resize(start + RECORDS_OVERHEAD_BYTES, 0);
-        let filled = self.store.fill(self.wall_ms, queue, first, bytes_max, out);
-        let batch = match filled {
-            Ok(Fill::Batch(batch)) => batch,
-            other => {
-                out.truncate(start);
-                match other {
-                    Ok(Fill::Gone { next, reason }) => {
-                        self.feed(Input::Gone { link, stream, next, reason });
-                    }
-                    Ok(_) => {
-                        let (bytes, wire_bytes) = (0, 0);
-                        self.feed(Input::Sent { link, stream, next: first, bytes, wire_bytes });
-                    }
-                    Err(reason) => self.store_failed(reason),
-                }
-                return;
-            }
-        };
-        let body = start + RECORDS_OVERHEAD_BYTES;
-        debug_assert_eq!(out.len() - body, batch.bytes as usize);
-        let mut records = Records { round, raw_bytes: 0, ..batch.records };
-        if self.config.compression == Compression::Lz4
-            && (self.ways.peer)(&self.machine, link)
-                .is_some_and(|(_, features)| features & FEATURE_LZ4 != 0)
-            && let Some(compressed) = compress(&out[body..], &mut self.scratch)
-        {
-            records.raw_bytes = batch.bytes;
-            out.truncate(body);
-            out.extend_from_slice(compressed);
-            self.counters.compressed_bytes_saved +=
-                u64::from(batch.bytes) - compressed.len() as u64;
-        }
-        let len = (out.len() - body) as u32;
-        out[start..body].copy_from_slice(&records_header(stream.0, &records, len));
-        let wire_bytes = (out.len() - start) as u32;
-        slot.machine_bytes += wire_bytes;
-        self.counters.records_frames_sent += 1;
-        self.counters.record_bytes_sent += u64::from(batch.bytes);
-        self.list(link);
-        let next = records.next();
-        self.feed(Input::Sent { link, stream, next, bytes: batch.bytes, wire_bytes });
-    }
-
-    fn renumber(&mut self, epoch: replcore::stream::Epoch, token: Token) {
-        self.urgent = true;
-        let completion = match self.store.renumber(epoch) {
-            Ok(()) => Completion::Persisted { token },
-            Err(reason) => Completion::Failed { token, reason },
-        };
-        self.completions.push(completion);
-        for index in 0..self.links.len() {
-            if self.links[index].up {
-                self.links[index].hangup = true;
-                self.list(LinkId(index as u32));
-            }
-        }
-    }
-
-    fn answer(&mut self, query: Query, len: usize) -> Answer {
-        match query {
-            Query::Inbound(source) => {
-                let (epoch, cursor) = self.store.inbound(&source);
-                Answer::Inbound { epoch, cursor }
-            }
-            Query::Outbound { link, stream, queue } => {
-                let mut holding = self.store.watch(queue, link, stream);
-                if holding.is_none() {
-                    holding =
-                        self.make_queue(len).and_then(|()| self.store.watch(queue, link, stream));
-                }
-                let Some(holding) = holding else { return Answer::Denied };
-                if self.readers.insert((queue.queue, link)) {
-                    self.links[link.0 as usize].reads.push(queue.queue);
-                }
-                let epoch = self.store.identity().epoch;
-                let Holding { released, next, sent } = holding;
-                Answer::Outbound { epoch, released, next, sent }
-            }
-            Query::Subscribe { queue, .. } => {
-                let subscribed = self.subscribe(len);
-                let free = !self.is_read(queue);
-                if subscribed == Some(queue) && free { Answer::Subscribed } else { Answer::Denied }
-            }
-        }
-    }
-
-    fn make_queue(&mut self, len: usize) -> Option<()> {
-        let text = std::str::from_utf8(&self.buf[..len]).ok()?;
-        let name = Name::new(text).ok()?;
-        let upstream = self.router.is_upstream(name.queue_id().0);
-        let kind = if upstream { QueueKind::Upstream } else { QueueKind::Leaf };
-        self.store.ensure_queue(&name, kind).ok().map(|_| ())
-    }
-
-    fn subscribe(&mut self, len: usize) -> Option<QueueId> {
-        let wanted: Subscribe<'_> = postcard::from_bytes(&self.buf[..len]).ok()?;
-        let consumer = Consumer {
-            name: wanted.consumer.to_owned(),
-            message_type: wanted.message_type.to_owned(),
-        };
-        let from_start = wanted.from_start;
-        self.create_consumer(&consumer, from_start).ok()
-    }
-
     /// Makes a consumer, or leaves it as it is.
     ///
     /// # Errors
@@ -825,51 +443,6 @@ impl<M: Machine, S: Store> Engine<M, S> {
         self.urgent = true;
     }
 
-    fn list(&mut self, link: LinkId) {
-        let slot = &mut self.links[link.0 as usize];
-        if slot.up && !slot.listed {
-            slot.listed = true;
-            self.flush.push_back(link);
-        }
-    }
-
-    /// A link that has something to be written or is to be closed; each once until it has more.
-    pub fn next_flush(&mut self) -> Option<LinkId> {
-        loop {
-            let link = self.flush.pop_front()?;
-            let slot = &mut self.links[link.0 as usize];
-            slot.listed = false;
-            if slot.up {
-                return Some(link);
-            }
-        }
-    }
-
-    /// What is to be written to a link now.
-    pub fn output(&self, link: LinkId) -> &[u8] {
-        self.links.get(link.0 as usize).map_or(&[], |slot| slot.output())
-    }
-
-    /// So many bytes of [`Engine::output`] were written.
-    pub fn written(&mut self, link: LinkId, bytes: usize) {
-        let Some(slot) = self.links.get_mut(link.0 as usize) else { return };
-        let credit = slot.written(bytes, &mut self.pool);
-        if credit > 0 && !slot.hangup {
-            self.feed(Input::Writable { link, bytes: credit });
-            self.drain();
-        }
-    }
-
-    /// Whether a link is to be closed, now that all its output is written.
-    pub fn is_done(&self, link: LinkId) -> bool {
-        self.links.get(link.0 as usize).is_none_or(|slot| !slot.up || slot.hangup && slot.is_idle())
-    }
-
-    /// Whether a link is to be closed as soon as its output is written.
-    pub fn is_closing(&self, link: LinkId) -> bool {
-        self.links.get(link.0 as usize).is_none_or(|slot| !slot.up || slot.hangup)
-    }
-
     /// A link whose bytes are to be offered again, even if nothing has arrived.
     pub fn next_resume(&mut self) -> Option<LinkId> {
         self.resume.pop_front()
@@ -887,32 +460,6 @@ impl<M: Machine, S: Store> Engine<M, S> {
             self.resume.push_back(link);
         }
         Some(call)
-    }
-
-    /// Sends a call or a reply. `false`, and nothing is sent, when the link is not open.
-    pub fn send_call(&mut self, link: LinkId, call: Call, payload: Vec<u8>) -> bool {
-        let Some(slot) = self.links.get_mut(link.0 as usize) else { return false };
-        if !slot.up || slot.hangup {
-            return false;
-        }
-        self.pool.call_bytes += payload.len();
-        slot.calls.get_or_insert_default().outgoing.push_back((call, payload));
-        slot.write_calls(&mut self.pool);
-        self.list(link);
-        true
-    }
-
-    /// Replies to a call, if its link is still open.
-    pub fn reply(&mut self, call: &IncomingCall, payload: Vec<u8>) {
-        let open = self.links.get(call.link.0 as usize).is_some_and(|slot| slot.life == call.life);
-        if open {
-            self.send_call(call.link, Call { reply: true, ..call.call }, payload);
-        }
-    }
-
-    /// Bytes of calls and replies that wait to be written.
-    pub const fn call_bytes(&self) -> usize {
-        self.pool.call_bytes
     }
 
     /// Something that the machine told.
@@ -965,32 +512,5 @@ impl<M: Machine, S: Store> Engine<M, S> {
     /// The store, after a crash of everything else.
     pub fn into_store(self) -> S {
         self.store
-    }
-}
-
-/// Compresses into `scratch`; `None` when that saves too little to be worth it.
-fn compress<'a>(raw: &[u8], scratch: &'a mut Vec<u8>) -> Option<&'a [u8]> {
-    const RAW_BYTES_MIN: usize = 256;
-    if raw.len() < RAW_BYTES_MIN {
-        return None;
-    }
-    scratch.resize(lz4_flex::block::get_maximum_output_size(raw.len()), 0);
-    let length = lz4_flex::block::compress_into(raw, scratch).ok()?;
-    (length < raw.len() - raw.len() / 8).then(|| &scratch[..length])
-}
-
-fn decompress(
-    body: &[u8],
-    raw_bytes: u32,
-    raw_bytes_max: u32,
-    raw: &mut Vec<u8>,
-) -> Result<(), Failure> {
-    if raw_bytes > raw_bytes_max {
-        return Err(Failure::Corrupt);
-    }
-    raw.resize(raw_bytes as usize, 0);
-    match lz4_flex::block::decompress_into(body, raw) {
-        Ok(length) if length == raw.len() => Ok(()),
-        _ => Err(Failure::Corrupt),
     }
 }

@@ -1,8 +1,10 @@
 use replcore::contract::{LinkId, Machine};
 use replcore::wire::Call;
 
+use super::CALL_PART_BYTES_MAX;
+use super::intake::decompress;
 use super::link::{Link, Pool};
-use super::{CALL_PART_BYTES_MAX, compress, decompress};
+use super::sending::compress;
 
 #[test]
 fn an_idle_link_takes_little_memory() {

@@ -27,7 +27,9 @@ mod queues;
 mod reclaim;
 mod recovery;
 mod renumber;
+mod replay;
 mod runs;
+mod salvage;
 mod segment;
 
 pub use disk::{Disk, FileDisk, FileId};

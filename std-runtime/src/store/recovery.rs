@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use replcore::contract::{Failure, SkipReason};
-use replcore::log::batch::Header;
-use replcore::log::record::{ENTRY_HEADER_BYTES, Entries, KIND_RECORD, Record};
+use replcore::contract::Failure;
+use replcore::log::record::{Entries, KIND_RECORD};
 use replcore::rng::Rng;
 use replcore::stream::{CLASSES, Epoch, Name, NodeId, QueueId, QueueKey};
 use replcore::time::{HybridClock, Stamp};
@@ -12,16 +11,15 @@ use replcore::time::{HybridClock, Stamp};
 use super::blocks::Blocks;
 use super::checkpoint::{Checkpoint, SegmentImage};
 use super::disk::Disk;
-use super::embedded::{Config, Origin, SegmentStore, Stream};
+use super::embedded::{Config, Origin, SegmentStore};
 use super::identity::{self, IdentityFile};
-use super::keyed::{Keyed, KeyedLimits, KnownPost};
+use super::keyed::{Keyed, KeyedLimits};
 use super::log::{Log, LogConfig};
 use super::note::{KIND_NOTE, Note};
 use super::plan::Plan;
-use super::queues::{NoteAt, Queues};
-use super::runs::Run;
-use super::segment::{self, Found, HEADER_BYTES, Scan, Segment, length_at};
-use super::{Arrival, Counters, Identity};
+use super::queues::Queues;
+use super::segment::{self, Found, HEADER_BYTES, Scan, Segment};
+use super::{Counters, Identity};
 
 impl<D: Disk> SegmentStore<D> {
     /// Opens the store of node `name` on `disk`, making it when the folder is empty.
@@ -184,14 +182,6 @@ impl<D: Disk> SegmentStore<D> {
         self.copies = checkpoint.copies;
     }
 
-    fn set_stream(&mut self, name: (NodeId, QueueKey), epoch: Epoch, position: u64) {
-        let used_at = self.used();
-        let note = NoteAt::default();
-        let stream = Stream { epoch, position, durable: position, note, used_at };
-        self.make_room_for_stream(&name);
-        self.streams.insert(name, stream);
-    }
-
     /// Makes the tables found by key again from all that the log holds before the checkpoint.
     fn rebuild_keyed(&mut self, from: u64, at: u64) -> std::io::Result<()> {
         for index in 0..self.log.segments.len() {
@@ -228,20 +218,6 @@ impl<D: Disk> SegmentStore<D> {
             }
         }
         Ok(())
-    }
-
-    fn replay_keyed(&mut self, entry: &[u8], ordinal: u64) {
-        let Ok(record) = Record::parse(entry) else { return };
-        let id = record.id();
-        let key = record.idempotency_key();
-        if !key.is_empty() && id.origin == self.log.identity.name.node_id() {
-            let at_ms = record.time().wall_ms();
-            self.keyed.add_post(key, KnownPost { id, at_ms });
-        }
-        if !record.key().is_empty() {
-            let origin = id.origin;
-            self.index_current(entry, ordinal, Arrival::Upstream(origin));
-        }
     }
 
     /// Replays the log from a place on. Whether there was anything.
@@ -350,217 +326,6 @@ impl<D: Disk> SegmentStore<D> {
         self.log.disk.sync_data(file)
     }
 
-    /// Sets a copy of a damaged segment aside and keeps what of the batch at `at` is sound.
-    fn quarantine(
-        &mut self,
-        index: usize,
-        at: u64,
-        torn: Option<(Header, Vec<u8>)>,
-    ) -> std::io::Result<()> {
-        let number = self.log.segments[index].number;
-        let capacity = self.log.segments[index].capacity;
-        let file = self.log.segments[index].open(&mut self.log.disk)?;
-        let name = format!("damaged-{number:016x}");
-        // A copy helps a person later; without room for it the node starts all the same.
-        let copied = copy_file(&mut self.log.disk, file, capacity, &name).is_ok();
-        let (mut kept, mut held) = (0, None);
-        if let Some((header, entries)) = &torn {
-            held = Some((header.first_ordinal, header.records));
-            kept = self.salvage(index, at, header, entries);
-        }
-        self.counters.segments_quarantined += 1;
-        self.lost_tail = true;
-        let held = held.map_or("an unknown number of records".to_owned(), |(first, records)| {
-            format!("{records} records from ordinal {first} on, of which {kept} are sound")
-        });
-        self.reports.push(format!(
-            "segment {} is damaged at byte {at}: it held {held}{}",
-            segment::file_name(number),
-            if copied { format!("; a copy is in {name}") } else { String::new() },
-        ));
-        Ok(())
-    }
-
-    /// Takes the entries of a damaged batch that are sound by themselves; answers how many records.
-    fn salvage(&mut self, index: usize, at: u64, header: &Header, entries: &[u8]) -> u64 {
-        let (mut offset, mut ordinal, mut kept) = (0, header.first_ordinal, 0);
-        self.log.next_ordinal = self.log.next_ordinal.max(header.first_ordinal);
-        let last = header.first_ordinal + u64::from(header.records);
-        let mut notes = Vec::new();
-        while offset + ENTRY_HEADER_BYTES <= entries.len() {
-            let length = length_at(entries, offset);
-            let Some(entry) = entries.get(offset..offset + length.max(ENTRY_HEADER_BYTES)) else {
-                break;
-            };
-            let sound = entry[..4] == crc32c::crc32c(&entry[4..]).to_le_bytes();
-            if entry[8] == KIND_NOTE && sound {
-                notes.extend(Note::read(entry));
-            } else if ordinal < last {
-                if sound && Record::check(entry, crc32c::crc32c).is_ok() {
-                    self.replay_record(entry, ordinal);
-                    kept += 1;
-                }
-                ordinal += 1;
-            }
-            offset += length.max(ENTRY_HEADER_BYTES);
-        }
-        self.log.next_ordinal = last;
-        notes.into_iter().for_each(|note| self.replay_note(note));
-        let end = at + replcore::log::batch::HEADER_BYTES as u64 + u64::from(header.bytes);
-        let segment = &mut self.log.segments[index];
-        segment.end = end.min(segment.capacity);
-        segment.next_ordinal = last;
-        kept
-    }
-
-    fn replay_batch(&mut self, index: usize, at: u64, header: &Header, entries: &[u8]) {
-        let mut ordinal = header.first_ordinal;
-        self.log.next_ordinal = ordinal + u64::from(header.records);
-        let segment = &mut self.log.segments[index];
-        segment.end = at + replcore::log::batch::HEADER_BYTES as u64 + u64::from(header.bytes);
-        segment.next_ordinal = self.log.next_ordinal;
-        for (kind, entry) in Entries::new(entries) {
-            match kind {
-                KIND_RECORD => {
-                    self.replay_record(entry, ordinal);
-                    ordinal += 1;
-                }
-                KIND_NOTE => {
-                    if let Some(note) = Note::read(entry) {
-                        self.replay_note(note);
-                    }
-                }
-                // Of a later version that this one may pass over.
-                _ => {}
-            }
-        }
-        if self.keyed.is_full() {
-            let _ = self.keyed.flush(0, None);
-        }
-    }
-
-    fn replay_record(&mut self, entry: &[u8], ordinal: u64) {
-        let Ok(record) = Record::parse(entry) else { return };
-        let id = record.id();
-        self.clock.observe(u64::MAX, record.time().min(Stamp(u64::MAX >> 1)));
-        let identity = &self.log.identity;
-        if id.origin == identity.name.node_id() && id.epoch == identity.epoch {
-            let next = &mut self.own_seqs[usize::from(id.class)];
-            *next = (*next).max(id.seq.0.saturating_add(1));
-        } else {
-            self.origin((id.origin, id.epoch, id.class)).ranges.insert(id.seq.0);
-        }
-        self.replay_keyed(entry, ordinal);
-    }
-
-    fn replay_note(&mut self, note: Note) {
-        let lane_of = |store: &Self, queue: u64, class: u8| {
-            store.queues.slot(QueueId(queue)).filter(|_| usize::from(class) < CLASSES)
-        };
-        match note {
-            Note::Continues => {}
-            Note::Route { queue, class, position, ordinal, count, bytes, at_ms } => {
-                let run = Run { position, ordinal, count, bytes, at_ms };
-                self.wall_ms = self.wall_ms.max(at_ms);
-                if let Some(slot) = lane_of(self, queue, class) {
-                    self.replay_route(slot, class, &run);
-                }
-            }
-            Note::Cursor { owner, queue, class, epoch, position } => {
-                let name = (NodeId(owner), QueueKey { queue: QueueId(queue), class });
-                self.set_stream(name, Epoch(epoch), position);
-            }
-            Note::Queue { name, kind } => {
-                if let Ok(name) = Name::new(&name)
-                    && self.queues.slot(name.queue_id()).is_none()
-                {
-                    self.queues.add(name, kind);
-                }
-            }
-            Note::ForgetQueue { queue } => {
-                if let Some(slot) = self.queues.slot(QueueId(queue)) {
-                    self.clear_blocks(slot);
-                    self.queues.remove(QueueId(queue));
-                }
-            }
-            Note::Release { queue, class, through } => {
-                if let Some(slot) = lane_of(self, queue, class) {
-                    self.apply_release(slot, class, through);
-                }
-            }
-            Note::Drop { queue, class, first, next, reason } => {
-                if let Some(slot) = lane_of(self, queue, class) {
-                    self.apply_drop(slot, class, first, next, reason);
-                }
-            }
-            Note::State { tag, id, bytes } => {
-                if bytes.is_empty() {
-                    self.states.remove(&(tag, id));
-                } else {
-                    self.states.insert((tag, id), bytes);
-                }
-            }
-            Note::Setting { name, bytes } => {
-                if bytes.is_empty() {
-                    self.settings.remove(&name);
-                } else {
-                    self.settings.insert(name, bytes);
-                }
-            }
-            Note::Consumer(consumer) => self.add_consumer(consumer),
-            Note::RemoveConsumer { name } => self.consumers.retain(|known| known.0.name != name),
-            Note::Copies { first, count } => self.copies.push((first, first + count)),
-            Note::Moved { queue, class, position, ordinal, count } => {
-                if let Some(slot) = lane_of(self, queue, class) {
-                    self.replay_move(slot, class, position, ordinal, count);
-                }
-            }
-        }
-    }
-
-    fn replay_route(&mut self, slot: u32, class: u8, run: &Run) {
-        let Some(lane) = self.queues.lane(slot, class) else { return };
-        if run.position > lane.next {
-            let from = lane.next;
-            lane.add_gap(from, run.position, SkipReason::Lost);
-            lane.next = run.position;
-        }
-        let Some(part) = run.part(lane.next, u64::MAX) else { return };
-        lane.next = part.next();
-        lane.durable_next = lane.next;
-        lane.sent = lane.next;
-        lane.runs.append(part, &mut self.blocks, &mut self.log.disk);
-    }
-
-    fn replay_move(&mut self, slot: u32, class: u8, position: u64, ordinal: u64, count: u64) {
-        let Some(lane) = self.queues.lane(slot, class) else { return };
-        let next = position + count;
-        lane.runs.edit(
-            &mut self.blocks,
-            &mut self.log.disk,
-            &|block| block.first < next && block.next > position,
-            &mut |run, out| {
-                out.extend(run.part(0, position));
-                if let Some(mut part) = run.part(position, next) {
-                    part.ordinal = ordinal + (part.position - position);
-                    out.push(part);
-                }
-                out.extend(run.part(next, u64::MAX));
-            },
-        );
-    }
-
-    fn clear_blocks(&mut self, slot: u32) {
-        let Some(queue) = self.queues.get(slot) else { return };
-        let slots: Vec<u32> = queue
-            .lanes
-            .iter()
-            .flat_map(|lane| lane.runs.blocks())
-            .map(|block| block.slot)
-            .collect();
-        slots.into_iter().for_each(|slot| self.blocks.free(slot));
-    }
-
     /// Reports segments that are not there although a queue names records in them.
     fn report_missing(&mut self, missing: &[SegmentImage]) {
         for image in missing {
@@ -630,34 +395,6 @@ fn next_sound<D: Disk>(
         }
     }
     Ok(None)
-}
-
-fn copy_file<D: Disk>(
-    disk: &mut D,
-    from: super::FileId,
-    bytes: u64,
-    name: &str,
-) -> std::io::Result<()> {
-    let to = disk.create(name, 0)?;
-    let mut buffer = vec![0; 256 << 10];
-    let mut at = 0;
-    let mut copy = || {
-        while at < bytes {
-            let read = disk.read_at(from, at, &mut buffer)?;
-            if read == 0 {
-                break;
-            }
-            disk.write_at(to, at, &buffer[..read])?;
-            at += read as u64;
-        }
-        disk.sync_data(to)
-    };
-    let copied = copy();
-    disk.close(to);
-    if copied.is_err() {
-        let _ = disk.remove(name);
-    }
-    copied
 }
 
 /// The files of the log.
