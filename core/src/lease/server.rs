@@ -376,7 +376,7 @@ impl<'m> LeaseServer<'m> {
         }
     }
 
-    /// When [`Self::expire`] has something to do.
+    /// When `expire` has something to do.
     pub fn deadline(&self) -> Instant {
         self.timers.earliest().map_or(Instant::NEVER, |(deadline, _)| deadline)
     }

@@ -15,10 +15,10 @@ pub struct LinkSettings {
     pub instance: u64,
     /// The life of the node's log.
     pub epoch: Epoch,
-    /// Feature bits to offer, of [`wire::FEATURES`]. Default 0.
+    /// Feature bits to offer, of [`crate::wire::FEATURES`]. Default 0.
     pub features: u32,
-    /// Longest frame to take, in bytes, [`wire::FRAME_BYTES_MIN`] to [`wire::FRAME_BYTES_MAX`];
-    /// default 65,536.
+    /// Longest frame to take, in bytes, [`crate::wire::FRAME_BYTES_MIN`] to
+    /// [`crate::wire::FRAME_BYTES_MAX`]; default 65,536.
     pub frame_bytes_max: u32,
     /// Bytes of records that may be under way on one incoming stream; default 1,048,576. The
     /// driver needs room for that much from each stream that sends at once.

@@ -1,7 +1,7 @@
 //! The `replcore` program: what a person types and sees.
 //!
-//! Every command is one file or a part of one; all of them talk to nodes by [`remote`], print by
-//! [`table`] and end with a [`Fault`] or well.
+//! Every command is one file or a part of one; all of them talk to nodes by `remote`, print by
+//! `table` and end with a `Fault` or well.
 
 mod consume;
 mod daemon;

@@ -1,4 +1,4 @@
-//! What the program is told at its start: one table of keys ([`keys`]) that the parser, the checks
+//! What the program is told at its start: one table of keys (`keys`) that the parser, the checks
 //! and `replcore config --explain` share, so that none of them can say what another does not do.
 
 mod explain;

@@ -146,7 +146,7 @@ impl<M: Machine, S: Store> Engine<M, S> {
         }
     }
 
-    /// With [`EngineConfig::manual_acknowledgement`]: the store's place in an incoming stream has
+    /// With [`super::EngineConfig::manual_acknowledgement`]: the store's place in an incoming stream has
     /// moved over `bytes` of records. Without a link the next one tells.
     pub fn acknowledge(&mut self, source: &StreamKey, bytes: u32) {
         let known = self.sources.iter().find(|(known, ..)| known == source).copied();
@@ -156,7 +156,7 @@ impl<M: Machine, S: Store> Engine<M, S> {
     }
 
     /// The link and the number of an incoming stream, with
-    /// [`EngineConfig::manual_acknowledgement`].
+    /// [`super::EngineConfig::manual_acknowledgement`].
     pub fn incoming(&self, source: &StreamKey) -> Option<(LinkId, StreamIndex)> {
         let known = self.sources.iter().find(|(known, ..)| known == source);
         known.map(|(_, link, stream)| (*link, *stream))
