@@ -66,12 +66,15 @@ struct World<'a> {
     wall_ms: u64,
     bodies: u64,
     lives: u64,
+    /// The log is never full, so that nothing in it is given up.
+    roomy: bool,
     /// Idempotency keys of posts that were not committed when the power went.
     unsure: Vec<u8>,
 }
 
-/// Runs one input.
+/// Runs one input; its first byte chooses the size of the log.
 pub fn run(data: &[u8]) {
+    let Some((&choice, data)) = data.split_first() else { return };
     let mut world = World {
         rest: data,
         disk: MemoryDisk::default(),
@@ -81,6 +84,7 @@ pub fn run(data: &[u8]) {
         wall_ms: 1_000_000,
         bodies: 0,
         lives: 0,
+        roomy: choice & 1 != 0,
         unsure: Vec::new(),
     };
     world.open();
@@ -123,8 +127,8 @@ impl World<'_> {
         self.lives += 1;
         let mut config = Config::new(self.lives);
         config.segment_bytes = 64 << 10;
-        config.log_bytes_max = 512 << 10;
-        config.retain_bytes = 64 << 10;
+        config.log_bytes_max = if self.roomy { 64 << 20 } else { 512 << 10 };
+        config.retain_bytes = if self.roomy { 64 << 20 } else { 64 << 10 };
         config.checkpoint_bytes = 16 << 10;
         config.recent_bytes_max = 8 << 10;
         config.current_keys_max = 64;
@@ -284,9 +288,15 @@ impl World<'_> {
         let taken = self.now.taken;
         self.now.stored = taken[0].max(taken[1]);
         // A key that was not safe may or may not be known; the next post with it tells.
-        self.unsure =
-            self.now.keys.keys().filter(|key| !self.safe.keys.contains_key(key)).copied().collect();
+        let unsafe_keys = self.now.keys.keys().filter(|key| !self.safe.keys.contains_key(key));
+        self.unsure.extend(unsafe_keys);
         self.now.keys.clone_from(&self.safe.keys);
+        if !self.roomy {
+            // This disk keeps no index file: keys are found in the log alone, as far as it goes
+            // back.
+            self.unsure.extend(self.now.keys.keys());
+            self.now.keys.clear();
+        }
         self.safe = self.now.clone();
     }
 
@@ -313,9 +323,18 @@ impl World<'_> {
                 let found = self.read(queue, class);
                 let now = self.now.queues.get(&(queue, class)).cloned().unwrap_or_default();
                 let safe = self.safe.queues.get(&(queue, class)).cloned().unwrap_or_default();
-                // Only what is committed is shown; a release counts at once.
-                let expected = &now.bodies[now.released..safe.bodies.len().max(now.released)];
-                assert_eq!(found, expected, "queue {queue} class {class}");
+                // A release counts at once. What is shown is committed, by this model's commit or
+                // by one that the store made for itself; either way it has to stay.
+                let end = now.released + found.len();
+                assert!(
+                    end >= safe.bodies.len() && now.bodies.get(now.released..end) == Some(&found),
+                    "queue {queue} class {class} shows {found:?} of {:?} less {}, {} are safe",
+                    now.bodies,
+                    now.released,
+                    safe.bodies.len()
+                );
+                self.safe.queues.entry((queue, class)).or_default().bodies =
+                    now.bodies[..end].to_vec();
             }
         }
     }
