@@ -147,15 +147,16 @@ fn run(leaves: usize, measured: impl FnOnce(&mut World<'_>) -> Sample) {
 }
 
 /// What was measured, the time of each of `count` things, and the allocations of all.
-fn result(what: &str, started: (Clock, u64), count: u64) -> Sample {
-    let ns = started.0.elapsed().as_nanos() as f64;
-    let allocations = ALLOCATIONS.load(Ordering::Relaxed) - started.1;
+fn result(what: &str, started: (Clock, u64), ended: (Clock, u64), count: u64) -> Sample {
+    let ns = (ended.0 - started.0).as_nanos() as f64;
+    let allocations = ended.1 - started.1;
     let mut sample = Sample::new(format!("core: {what}"));
     sample.figure("ns_each", ns / count as f64).figure("allocations", allocations as f64);
     sample
 }
 
-fn start() -> (Clock, u64) {
+/// Now, and the allocations so far.
+fn mark() -> (Clock, u64) {
     (Clock::now(), ALLOCATIONS.load(Ordering::Relaxed))
 }
 
@@ -165,14 +166,14 @@ impl World<'_> {
         for index in 0..self.sites.len() {
             self.post(index, per_frame);
         }
-        let (started, before) = (start(), self.stored_records);
+        let (started, before) = (mark(), self.stored_records);
         let rounds = records / per_frame;
         for round in 0..rounds {
             self.post(round as usize % self.sites.len(), per_frame);
         }
-        let leaves = self.sites.len();
+        let (ended, leaves) = (mark(), self.sites.len());
         let what = format!("{leaves} leaves, {per_frame} records a frame, each record");
-        let sample = result(&what, started, rounds * per_frame);
+        let sample = result(&what, started, ended, rounds * per_frame);
         assert_eq!(self.stored_records - before, rounds * per_frame);
         assert!(self.sites.iter().all(|site| site.released == site.posted));
         sample
@@ -180,7 +181,7 @@ impl World<'_> {
 
     fn renewals(&mut self, renewals: u64) -> Sample {
         let before = self.hub.stats().renewed;
-        let started = start();
+        let started = mark();
         let leaves = self.sites.len() as u64;
         for round in 0..renewals.div_ceil(leaves) {
             self.now = Instant::from_millis(1_000 + 300_000 * (round + 1));
@@ -189,9 +190,10 @@ impl World<'_> {
                 self.settle(index);
             }
         }
+        let ended = mark();
         let renewed = self.hub.stats().renewed - before;
         assert_eq!(renewed, renewals.div_ceil(leaves) * leaves);
-        result(&format!("{leaves} leaves, each renewal"), started, renewed)
+        result(&format!("{leaves} leaves, each renewal"), started, ended, renewed)
     }
 
     fn connect(&mut self, index: usize) {
