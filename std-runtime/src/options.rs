@@ -4,12 +4,14 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
+use replcore::log::record::Record;
 use replcore::stream::Name;
 
 use crate::api::DispatchRule;
 use crate::schema::Schema;
-use crate::store::{LimitPolicy, QueueLimits};
+use crate::store::{Arrival, LimitPolicy, QueueLimits};
 
 /// Where to listen or to dial: `host:port`, `unix:/path/of/socket`, or `serial:host:port`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -220,6 +222,29 @@ pub enum Compression {
     Lz4,
 }
 
+/// Decides further queues of a record when it is stored: it gets the record, how it came, and the
+/// list to add to. It is called once for each record that is new, on the node's thread, so it has to
+/// be quick. What would send a record back to its origin, to where it came from, or up again when it
+/// came from above, is passed over.
+#[derive(Clone)]
+pub struct OwnRule(pub Arc<OwnRuleFn>);
+
+/// What an [`OwnRule`] is made of.
+pub type OwnRuleFn = dyn Fn(&Record<'_>, Arrival, &mut Vec<Name>) + Send + Sync;
+
+impl fmt::Debug for OwnRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OwnRule")
+    }
+}
+
+impl PartialEq for OwnRule {
+    /// Whether it is the very same rule.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
 /// Everything a node is told at its start. [`NodeOptions::new`] fills in the defaults.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeOptions {
@@ -250,6 +275,8 @@ pub struct NodeOptions {
     /// Where messages go, until somebody changes the rules at run time. Default for a hub: every
     /// message to every registered leaf.
     pub rules: Vec<DispatchRule>,
+    /// A rule in the program's own words, beside [`Self::rules`]. Default: none.
+    pub own_rule: Option<OwnRule>,
     /// What messages posted here must look like, by type. Default: anything.
     pub schemas: Vec<Schema>,
     /// Named consumers.
@@ -352,6 +379,7 @@ impl NodeOptions {
             mode: LinkMode::Push,
             durability: Durability::Synced,
             rules,
+            own_rule: None,
             schemas: Vec::new(),
             consumers: ConsumerOptions::default(),
             deadlines: Deadlines::default(),

@@ -5,6 +5,7 @@ use replcore::queue::rules::{Destination, Place, RuleError, RuleText, Rules, Sou
 use replcore::stream::{Name, NodeId, QueueId};
 
 use crate::api::DispatchRule;
+use crate::options::OwnRule;
 use crate::store::{Arrival, Route};
 
 /// Most dispatch rules of a node.
@@ -25,6 +26,7 @@ pub struct Router {
     upstreams: Vec<Destination>,
     rules: Box<Rules<RULES_MAX, TARGETS_MAX>>,
     texts: Vec<DispatchRule>,
+    own_rule: Option<OwnRule>,
     dispatched: u64,
     last: Option<Decision>,
 }
@@ -48,6 +50,7 @@ impl Router {
             upstreams: upstreams.iter().copied().map(Destination::new).collect(),
             rules: Box::default(),
             texts: Vec::new(),
+            own_rule: None,
             dispatched: 0,
             last: None,
         }
@@ -72,6 +75,31 @@ impl Router {
         self.texts = rules;
         self.last = None;
         Ok(())
+    }
+
+    /// Sets the program's own rule, or takes it away (HS-20).
+    pub fn set_own_rule(&mut self, rule: Option<OwnRule>) {
+        self.own_rule = rule;
+        self.last = None;
+    }
+
+    /// Adds what the program's own rule says, within what no rule may do.
+    fn apply_own_rule(&self, record: &Record<'_>, arrival: Arrival, targets: &mut Vec<Name>) {
+        let Some(rule) = &self.own_rule else { return };
+        let origin = record.id().origin.0;
+        let mut wanted = Vec::new();
+        (rule.0)(record, arrival, &mut wanted);
+        for name in wanted {
+            let id = name.queue_id().0;
+            let returns = match arrival {
+                Arrival::Local => false,
+                Arrival::Leaf(peer) => id == peer.0,
+                Arrival::Upstream(peer) => id == peer.0 || self.is_upstream(id),
+            };
+            if !returns && id != origin && id != self.own.0 && !targets.contains(&name) {
+                targets.push(name);
+            }
+        }
     }
 
     /// A leaf has registered.
@@ -105,7 +133,7 @@ impl Router {
 impl Route for Router {
     fn route(&mut self, record: &Record<'_>, arrival: Arrival, targets: &mut Vec<Name>) {
         let (origin, message_type) = (record.id().origin, record.message_type());
-        let asks = record.to().next().is_some();
+        let asks = record.to().next().is_some() || self.own_rule.is_some();
         if let Some(last) = &self.last
             && !asks
             && (last.origin, last.arrival) == (origin, arrival)
@@ -124,6 +152,7 @@ impl Route for Router {
         let place = Place { own: self.own, hub: self.hub, leaves, upstreams };
         let before = targets.len();
         self.rules.dispatch(record, source, &place, |target| targets.push(target.name));
+        self.apply_own_rule(record, arrival, targets);
         let added = &targets[before..];
         self.dispatched += added.len() as u64;
         if !asks && added.len() <= REMEMBERED_TARGETS_MAX {
@@ -155,4 +184,48 @@ fn with_texts<R>(rules: &[DispatchRule], then: impl FnOnce(&[RuleText<'_>]) -> R
         .map(|(rule, to)| RuleText { message_type: &rule.message_type, origin: &rule.origin, to })
         .collect();
     then(&texts)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use replcore::log::record::{Message, encode};
+    use replcore::stream::{RecordId, Seq};
+    use replcore::time::Stamp;
+
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::new(text).unwrap()
+    }
+
+    /// HS-18, HS-19, HS-20.
+    #[test]
+    fn a_program_s_own_rule_adds_queues_but_sends_nothing_back() {
+        let mut router = Router::new(name("hub"), true, &[name("above")]);
+        router.set_own_rule(Some(OwnRule(Arc::new(|record, _, targets| {
+            if record.message_type() == "alarm" {
+                targets.extend(["one", "two", "above", "hub", "two"].map(name));
+            }
+        }))));
+        let mut route = |message_type, origin, arrival| {
+            let message = Message { message_type, ..Message::default() };
+            let id =
+                RecordId { origin: name(origin).node_id(), seq: Seq(1), ..RecordId::default() };
+            let mut bytes = [0; 128];
+            let length = encode(&message, id, Stamp::UNSET, &mut bytes, crc32c::crc32c).unwrap();
+            let record = Record::parse(&bytes[..length]).unwrap();
+            let mut targets = Vec::new();
+            router.route(&record, arrival, &mut targets);
+            targets
+        };
+        let leaf = |text: &str| Arrival::Leaf(name(text).node_id());
+        let up = |text: &str| Arrival::Upstream(name(text).node_id());
+        // From a leaf it goes up by itself; the rule adds the others, each once.
+        assert_eq!(route("alarm", "one", leaf("one")), ["above", "two"].map(name));
+        assert_eq!(route("alarm", "three", leaf("two")), ["above", "one"].map(name));
+        assert_eq!(route("alarm", "four", up("above")), ["one", "two"].map(name));
+        assert_eq!(route("other", "four", up("above")), []);
+    }
 }

@@ -193,7 +193,8 @@ fn engine(options: &NodeOptions, store: SegmentStore<FileDisk>, rng: &mut Rng) -
     };
     let dialed = options.upstreams.iter().map(|peer| peer.name);
     let upstreams: Vec<Name> = dialed.chain(options.called_by).collect();
-    let router = Router::new(options.name, config.hub, &upstreams);
+    let mut router = Router::new(options.name, config.hub, &upstreams);
+    router.set_own_rule(options.own_rule.clone());
     let ways = Ways { follow, peer };
     let now = replcore::time::Instant::ZERO;
     let (mut engine, refused) =
