@@ -23,7 +23,7 @@ fn a_wrong_file_is_told_with_file_line_and_remedy() {
     let path = file.to_str().unwrap();
     for (text, said) in [
         ("listn = []\n", "node.toml:1: unknown key `listn`; did you mean `listen`?"),
-        ("\n[limits]\nlinks_max = 0\n", "node.toml:3: `limits.links_max` is 0"),
+        ("\n[limits]\naccept_backlog = 0\n", "node.toml:3: `limits.accept_backlog` is 0"),
         ("role = \"leaf\"\nname = \"a\"\n", "a leaf needs a broker"),
         ("listen = [\"0.0.0.0:0\"]\n", "allow_plaintext = true"),
         ("[tls]\nca = \"a\"\ncert = \"b\"\nkey = \"c\"\n", "node.toml: a:"),
