@@ -42,6 +42,12 @@ pub enum Fault {
     SlowLink,
     /// Bits flip on the links of a node, for a while.
     Flip,
+    /// The power goes in the middle of a write. System level only.
+    TornWrite,
+    /// A disk is set back to an older copy. System level only.
+    SetBack,
+    /// A bit flips on a disk, and the node restarts. System level only.
+    DiskFlip,
 }
 
 impl Fault {
@@ -59,6 +65,24 @@ impl Fault {
         ("slow-disk", Self::SlowDisk),
         ("slow-link", Self::SlowLink),
         ("flip", Self::Flip),
+    ];
+
+    /// Those that whole engines go through.
+    pub const SYSTEM: [(&'static str, Self); 14] = [
+        ("partition", Self::Partition),
+        ("one-way", Self::OneWay),
+        ("reset", Self::Reset),
+        ("crash", Self::Crash),
+        ("power-cut", Self::PowerCut),
+        ("restart-all", Self::RestartAll),
+        ("hang", Self::Hang),
+        ("wall-step", Self::WallStep),
+        ("disk-full", Self::DiskFull),
+        ("slow-link", Self::SlowLink),
+        ("flip", Self::Flip),
+        ("torn-write", Self::TornWrite),
+        ("set-back", Self::SetBack),
+        ("disk-flip", Self::DiskFlip),
     ];
 }
 
@@ -248,6 +272,8 @@ impl Run {
             lease_us: u64::from(settings.lease_ms) * 1_000,
             tick_us: 1_000_000 + u64::from(settings.lease_ms),
             drops: settings.limit.is_some(),
+            keeps_unseen: false,
+            reclaims: false,
         };
         let identities = nodes.iter().map(|(name, _)| name.node_id()).collect();
         let machines = Machines::new(nodes, settings, links_max as usize, seed);
@@ -444,6 +470,7 @@ impl Run {
                 self.cluster.set_conditions(node, conditions);
                 self.later(ms, ms, Heal::Link(node));
             }
+            Fault::TornWrite | Fault::SetBack | Fault::DiskFlip => {}
         }
     }
 

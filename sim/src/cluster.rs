@@ -601,6 +601,11 @@ impl<M: Machinery> Cluster<M> {
         }
     }
 
+    /// Puts a line into the trace.
+    pub fn remark(&mut self, node: usize, text: &str) {
+        self.note(|this| format!("{} {text}", this.name(node)));
+    }
+
     /// Starts the process of a node after a while, unless it runs.
     pub fn boot_after(&mut self, node: usize, after_us: u64) {
         self.at(self.now_us + after_us, Happening::Boot { node });

@@ -29,6 +29,12 @@ struct Applied {
     /// Stored since the last commit, in order.
     tentative: Vec<RecordId>,
     order: Order,
+    /// Posts, and the identity in which they are here.
+    marks: BTreeMap<u64, RecordId>,
+    /// What the consumer here has read, ever and in this life, and in which order.
+    consumed: BTreeSet<RecordId>,
+    consumed_now: BTreeSet<RecordId>,
+    consumed_order: Order,
 }
 
 /// The lease of a leaf at a hub, as far as it can be seen.
@@ -47,6 +53,12 @@ pub struct Expectations {
     pub tick_us: u64,
     /// Whether records may be dropped at limits, so that gaps in an order are no loss.
     pub drops: bool,
+    /// Whether a restart keeps records that nobody has seen: those of a commit that was cut off.
+    /// They were stored whole, and count from then on. Then posts are followed by their marks, too:
+    /// each body begins with its mark, and stands for one record.
+    pub keeps_unseen: bool,
+    /// Whether records may go that no queue needs.
+    pub reclaims: bool,
 }
 
 /// The checker.
@@ -65,6 +77,14 @@ pub struct Checker {
     refused: u64,
     /// Nodes whose disk was set back: what they had acknowledged before may be gone with it.
     set_back: BTreeSet<usize>,
+    /// Posts that a disk set back may have lost: everywhere, or at one node.
+    excused: BTreeSet<u64>,
+    excused_at: BTreeSet<(usize, u64)>,
+}
+
+/// The mark that the body of a post begins with.
+fn mark_of(body: &[u8]) -> Option<u64> {
+    body.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
 }
 
 impl Checker {
@@ -83,6 +103,8 @@ impl Checker {
             expired: 0,
             refused: 0,
             set_back: BTreeSet::new(),
+            excused: BTreeSet::new(),
+            excused_at: BTreeSet::new(),
         }
     }
 
@@ -118,8 +140,25 @@ impl Checker {
 
     /// The disk of a node was set back to an older copy, by an operator, not by a fault: what it
     /// had acknowledged in between is gone with it, and it may apply records again.
-    pub fn set_back(&mut self, node: usize) {
+    ///
+    /// With `passes_on` the node is a hub: what went through it before may be lost on the way.
+    pub fn set_back(&mut self, node: usize, passes_on: bool) {
         self.set_back.insert(node);
+        for (mark, (origin, _)) in &self.posted {
+            if passes_on || *origin == node {
+                self.excused.insert(*mark);
+            } else {
+                self.excused_at.insert((node, *mark));
+            }
+        }
+        // What nobody else has may get another body under the same identity.
+        let (own, applied) = (self.names[node], &self.applied);
+        self.bodies.retain(|id, _| {
+            let elsewhere = |(at, of): (usize, &Applied)| {
+                at != node && (of.safe.contains_key(id) || of.tentative.contains(id))
+            };
+            id.origin != own || applied.iter().enumerate().any(elsewhere)
+        });
     }
 
     /// Takes note of something seen.
@@ -140,6 +179,7 @@ impl Checker {
                 }
                 self.stored(node, id, body, *arrival)
             }
+            Observation::Found { id, body } => self.body(node, id, body),
             Observation::Committed => {
                 self.committed(node);
                 Ok(())
@@ -149,6 +189,7 @@ impl Checker {
                 self.refused += 1;
                 Ok(())
             }
+            Observation::Consumed { id } => self.consumed(node, id),
             Observation::Lease { leaf, state } => self.lease(seen.at_us, node, *leaf, *state),
             Observation::Violation { what } => Err(what.clone()),
             Observation::Started { held } => self.started(seen, held),
@@ -160,7 +201,13 @@ impl Checker {
     fn started(&mut self, seen: &Seen, held: &[RecordId]) -> Result<(), String> {
         self.hub_started_us.insert(seen.node, seen.at_us);
         let set_back = self.set_back.contains(&seen.node);
+        let Expectations { keeps_unseen, reclaims, .. } = self.expectations;
         let applied = &mut self.applied[seen.node];
+        applied.consumed_now.clear();
+        applied.consumed_order.clear();
+        if set_back {
+            applied.marks.clear();
+        }
         let there: BTreeSet<&RecordId> = held.iter().collect();
         let unsafe_before = std::mem::take(&mut applied.tentative);
         if set_back {
@@ -171,11 +218,14 @@ impl Checker {
                 applied.safe.insert(*id, place);
             }
             // Posts that were stored and never answered are kept without having been seen.
-            for id in held.iter().filter(|id| id.origin == self.names[seen.node]) {
+            let own = self.names[seen.node];
+            for id in held.iter().filter(|id| id.origin == own || keeps_unseen) {
                 let place = applied.safe.len();
                 applied.safe.entry(*id).or_insert(place);
             }
-            if let Some(lost) = applied.safe.keys().find(|id| !there.contains(id)) {
+            if let Some(lost) = applied.safe.keys().find(|id| !there.contains(id))
+                && !reclaims
+            {
                 return Err(format!("{lost:?} was safe and is not there after a restart"));
             }
         }
@@ -194,10 +244,7 @@ impl Checker {
         body: &[u8],
         arrival: Arrival,
     ) -> Result<(), String> {
-        let before = self.bodies.entry(*id).or_insert_with(|| body.to_vec());
-        if before != body {
-            return Err(format!("{id:?} has two bodies"));
-        }
+        self.body(node, id, body)?;
         if arrival != Arrival::Local && id.origin == self.names[node] {
             return Err(format!("{id:?} went back to its origin (HS-18)"));
         }
@@ -211,6 +258,43 @@ impl Checker {
         }
         *last = id.seq.0;
         applied.tentative.push(*id);
+        Ok(())
+    }
+
+    /// One identity has one body, and one post one identity.
+    fn body(&mut self, node: usize, id: &RecordId, body: &[u8]) -> Result<(), String> {
+        let own = id.origin == self.names[node];
+        // After a set-back a node may give a number again, until it learns of it from others.
+        if !(own && self.set_back.contains(&node)) {
+            let before = self.bodies.entry(*id).or_insert_with(|| body.to_vec());
+            if before != body {
+                return Err(format!("{id:?} has two bodies"));
+            }
+        }
+        let origin = self.names.iter().position(|name| *name == id.origin);
+        let origin_set_back = origin.is_none_or(|origin| self.set_back.contains(&origin));
+        if self.expectations.keeps_unseen
+            && let Some(mark) = mark_of(body)
+            && let Some(before) = self.applied[node].marks.insert(mark, *id)
+            && before != *id
+            && !origin_set_back
+        {
+            return Err(format!("post {mark} is at node {node} as {before:?} and as {id:?}"));
+        }
+        Ok(())
+    }
+
+    fn consumed(&mut self, node: usize, id: &RecordId) -> Result<(), String> {
+        let applied = &mut self.applied[node];
+        if !applied.consumed_now.insert(*id) {
+            return Err(format!("{id:?} is read twice at node {node}, in one life"));
+        }
+        applied.consumed.insert(*id);
+        let last = applied.consumed_order.entry((id.origin, id.epoch, id.class)).or_insert(0);
+        if id.seq.0 <= *last {
+            return Err(format!("{id:?} is read after number {last} at node {node} (HS-22)"));
+        }
+        *last = id.seq.0;
         Ok(())
     }
 
@@ -297,6 +381,36 @@ impl Checker {
                     return Err(format!(
                         "{id:?}, posted at node {origin} and acknowledged, is not at node {target}"
                     ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`Checker::quiet`], by posts instead of identities, and with what disks set back may have
+    /// lost left out; and what is there has been read by the consumer of the node.
+    ///
+    /// # Errors
+    /// What is missing, and where.
+    pub fn quiet_by_posts(&self, targets: impl Fn(usize) -> Vec<usize>) -> Result<(), String> {
+        if self.expectations.drops {
+            return Ok(());
+        }
+        for (mark, (origin, _)) in &self.posted {
+            if self.excused.contains(mark) {
+                continue;
+            }
+            for target in std::iter::once(*origin).chain(targets(*origin)) {
+                if self.excused_at.contains(&(target, *mark)) {
+                    continue;
+                }
+                let Some(id) = self.applied[target].marks.get(mark) else {
+                    return Err(format!(
+                        "post {mark}, acknowledged at node {origin}, is not at node {target}"
+                    ));
+                };
+                if !self.applied[target].consumed.contains(id) {
+                    return Err(format!("{id:?}, post {mark}, is not read at node {target}"));
                 }
             }
         }

@@ -5,11 +5,14 @@
 //! - [`invariants`] says what must hold.
 //! - [`host`] drives one machine over one store, from the contract alone.
 //! - [`cluster`] runs many of them against each other and against faults.
+//! - [`system`] is the daemon's own engine and store on a [`disk`] in memory; [`system_run`] is a
+//!   campaign of them.
 //! - [`kit`] holds single machines to the contract.
 
 pub mod campaign;
 pub mod clock;
 pub mod cluster;
+pub mod disk;
 pub mod host;
 pub mod invariants;
 pub mod kit;
@@ -17,3 +20,5 @@ pub mod machines;
 pub mod model;
 pub mod network;
 pub mod process;
+pub mod system;
+pub mod system_run;

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use replcore_sim::campaign::{Fault, Outcome, Plan, run};
+use replcore_sim::campaign::{Failure, Fault, Outcome, Plan, run};
 use replcore_sim::model::StoreBugs;
+use replcore_sim::system_run::{self, SystemPlan};
 
 /// Runs hubs and leaves in virtual time, from seeds, through faults of network, disk, clock and
 /// processes, and checks after every step that nothing acknowledged is lost, nothing applied twice,
@@ -33,31 +34,62 @@ struct Arguments {
     /// Print what happened in every seed that fails: time in seconds, node, event.
     #[arg(long)]
     trace: bool,
-    /// How long traffic and faults last, in seconds of the simulation, 1 to 86,400.
-    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    duration: u64,
+    /// What is simulated: `machine` for the protocol's machines over a model of a store, `system`
+    /// for the daemon's own engine and store on disks in memory, or both, one after the other.
+    #[arg(long, value_enum, default_value_t = Level::Machine)]
+    level: Level,
+    /// How long traffic and faults last, in seconds of the simulation, 1 to 86,400. By default 120
+    /// at the machine level and 40 at the system level.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    duration: Option<u64>,
     /// Kinds of faults to draw from, with commas between: partition, one-way, reset, crash,
-    /// power-cut, restart-all, hang, wall-step, disk-full, slow-disk, slow-link, flip; or `none`.
-    /// All of them by default.
+    /// power-cut, restart-all, hang, wall-step, disk-full, slow-disk, slow-link, flip; at the
+    /// system level torn-write, set-back, disk-flip as well, and no slow-disk; or `none`. All of
+    /// them by default.
     #[arg(long, value_delimiter = ',')]
     faults: Vec<String>,
     /// Break the stores on purpose, to see the checks catch it: commit-forgets, no-dedupe, swaps,
-    /// reuses-numbers, rewrites-bodies, sends-back.
+    /// reuses-numbers, rewrites-bodies, sends-back; at the system level lying-disks and
+    /// forgets-origins.
     #[arg(long)]
     bug: Option<String>,
 }
 
-fn plan(arguments: &Arguments) -> Result<Plan, String> {
-    let mut plan = Plan::new(arguments.nodes as usize);
-    plan.duration_s = arguments.duration;
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Level {
+    Machine,
+    System,
+    Both,
+}
+
+impl Level {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Machine => "machine",
+            Self::System => "system",
+            Self::Both => "both",
+        }
+    }
+}
+
+fn plan(arguments: &Arguments) -> Result<(Plan, SystemPlan), String> {
+    let nodes = arguments.nodes as usize;
+    let (mut plan, mut system) = (Plan::new(nodes), SystemPlan::new(nodes));
+    plan.duration_s = arguments.duration.unwrap_or(plan.duration_s);
+    system.duration_s = arguments.duration.unwrap_or(system.duration_s);
     if !arguments.faults.is_empty() {
         plan.faults.clear();
+        system.faults.clear();
         for name in arguments.faults.iter().filter(|name| *name != "none") {
-            let known = Fault::ALL.iter().find(|(known, _)| known == name);
-            let Some((_, fault)) = known else {
-                return Err(format!("`{name}` is no kind of fault; see --help for the list"));
+            let find = |all: &[(&str, Fault)]| {
+                all.iter().find(|(known, _)| known == name).map(|(_, fault)| *fault)
             };
-            plan.faults.push(*fault);
+            let (here, there) = (find(&Fault::ALL), find(&Fault::SYSTEM));
+            if here.is_none() && there.is_none() {
+                return Err(format!("`{name}` is no kind of fault; see --help for the list"));
+            }
+            plan.faults.extend(here);
+            system.faults.extend(there);
         }
     }
     let bugs = StoreBugs::default();
@@ -69,15 +101,17 @@ fn plan(arguments: &Arguments) -> Result<Plan, String> {
         Some("reuses-numbers") => plan.bugs = StoreBugs { reuses_numbers: true, ..bugs },
         Some("rewrites-bodies") => plan.bugs = StoreBugs { rewrites_bodies: true, ..bugs },
         Some("sends-back") => plan.bug_sends_back = true,
+        Some("lying-disks") => system.bug_disks_lie = true,
+        Some("forgets-origins") => system.bug_forgets_origins = true,
         Some(other) => return Err(format!("`{other}` is no bug that can be planted; see --help")),
     }
-    Ok(plan)
+    Ok((plan, system))
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let plan = match plan(&arguments) {
-        Ok(plan) => plan,
+    let (plan, system) = match plan(&arguments) {
+        Ok(plans) => plans,
         Err(message) => {
             eprintln!("replcore-sim: {message}");
             return ExitCode::from(2);
@@ -91,31 +125,32 @@ fn main() -> ExitCode {
     let (mut passed, mut failed) = (0_u64, Vec::new());
     let mut total = Outcome::default();
     for seed in seeds {
-        match run(&plan, seed, arguments.trace) {
-            Ok(outcome) => {
-                passed += 1;
-                total.posts += outcome.posts;
-                total.simulated_us += outcome.simulated_us;
-                total.cluster.crashes += outcome.cluster.crashes;
-                total.cluster.events += outcome.cluster.events;
-                total.cluster.links += outcome.cluster.links;
-                if arguments.seed.is_some() {
-                    println!("seed {seed}: digest {:016x}", outcome.digest);
+        let mut passes = true;
+        for level in [Level::Machine, Level::System] {
+            if arguments.level != Level::Both && arguments.level != level {
+                continue;
+            }
+            let result = match level {
+                Level::System => system_run::run(&system, seed, arguments.trace),
+                _ => run(&plan, seed, arguments.trace),
+            };
+            match result {
+                Ok(outcome) => {
+                    add(&mut total, &outcome);
+                    if arguments.seed.is_some() {
+                        println!("seed {seed}, {}: digest {:016x}", level.name(), outcome.digest);
+                    }
+                }
+                Err(failure) => {
+                    passes = false;
+                    show(&arguments, level, &failure);
                 }
             }
-            Err(failure) => {
-                for line in &failure.trace {
-                    println!("{line}");
-                }
-                println!("{failure}");
-                println!(
-                    "  again: replcore-sim --seed {seed} --nodes {} --duration {} --trace{}",
-                    arguments.nodes,
-                    arguments.duration,
-                    options(&arguments),
-                );
-                failed.push(seed);
-            }
+        }
+        if passes {
+            passed += 1;
+        } else {
+            failed.push(seed);
         }
         if std::io::stderr().is_terminal() {
             eprint!("\r{passed} passed, {} failed ", failed.len());
@@ -139,9 +174,34 @@ fn main() -> ExitCode {
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+fn add(total: &mut Outcome, outcome: &Outcome) {
+    total.posts += outcome.posts;
+    total.simulated_us += outcome.simulated_us;
+    total.cluster.crashes += outcome.cluster.crashes;
+    total.cluster.events += outcome.cluster.events;
+    total.cluster.links += outcome.cluster.links;
+}
+
+fn show(arguments: &Arguments, level: Level, failure: &Failure) {
+    for line in &failure.trace {
+        println!("{line}");
+    }
+    println!("{} level, {failure}", level.name());
+    println!(
+        "  again: replcore-sim --seed {} --nodes {} --level {}{} --trace",
+        failure.seed,
+        arguments.nodes,
+        level.name(),
+        options(arguments),
+    );
+}
+
 /// The options that change what a seed means.
 fn options(arguments: &Arguments) -> String {
     let mut text = String::new();
+    if let Some(duration_s) = arguments.duration {
+        text += &format!(" --duration {duration_s}");
+    }
     if !arguments.faults.is_empty() {
         text += &format!(" --faults {}", arguments.faults.join(","));
     }

@@ -80,12 +80,16 @@ pub enum Observation {
     },
     /// A record is new in its log. Safe only with the next [`Observation::Committed`].
     Stored { id: RecordId, body: Vec<u8>, arrival: Arrival, targets: Vec<Name> },
+    /// A record was in its log when it started.
+    Found { id: RecordId, body: Vec<u8> },
     /// Everything stored so far is safe.
     Committed,
     /// A post was taken and is safe: the program was told so.
     Posted { mark: u64, id: RecordId, duplicate: bool },
     /// A post was not taken.
     PostRefused { mark: u64, error: PostError },
+    /// The consumer at this node has read a record from its queue and acknowledged it.
+    Consumed { id: RecordId },
     /// A leaf's registration, as its hub sees it.
     Lease { leaf: NodeId, state: LeaseState },
     /// A rule was broken; seen by the process itself.

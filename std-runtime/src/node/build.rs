@@ -195,16 +195,21 @@ fn engine(options: &NodeOptions, store: SegmentStore<FileDisk>, rng: &mut Rng) -
     let upstreams: Vec<Name> = dialed.chain(options.called_by).collect();
     let mut router = Router::new(options.name, config.hub, &upstreams);
     router.set_own_rule(options.own_rule.clone());
-    let ways = Ways { follow, peer };
     let now = replcore::time::Instant::ZERO;
     let (mut engine, refused) =
-        Engine::new(engine_config, Node::new(config, memory), store, router, ways, now);
+        Engine::new(engine_config, Node::new(config, memory), store, router, ways(), now);
     if refused > 0 {
         tracing::warn!(
             refused,
             "stored registrations beyond limits.leaves_max, or of a later version, are passed over"
         );
     }
+    route_to_registered(&mut engine);
+    engine
+}
+
+/// Lets the router of a new engine know the leaves that its node had stored as registered.
+pub fn route_to_registered<S: Store>(engine: &mut Engine<Node<'static>, S>) {
     let names: Vec<Name> = engine
         .machine()
         .leases()
@@ -214,7 +219,11 @@ fn engine(options: &NodeOptions, store: SegmentStore<FileDisk>, rng: &mut Rng) -
     for name in names {
         engine.router_mut().add_leaf(name);
     }
-    engine
+}
+
+/// How an engine follows a [`Node`].
+pub fn ways() -> Ways<Node<'static>> {
+    Ways { follow, peer }
 }
 
 fn follow(node: &Node<'static>, router: &mut Router, event: &NodeEvent) {

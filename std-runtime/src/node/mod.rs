@@ -4,6 +4,8 @@ mod build;
 mod host;
 mod listen;
 
+pub use self::build::{route_to_registered, ways};
+
 use std::sync::mpsc as std_mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant as StdInstant};

@@ -1,0 +1,56 @@
+//! Whole engines and stores under faults, and the proof that the checks notice what is broken.
+
+use replcore_sim::campaign::{Failure, Fault};
+use replcore_sim::system_run::{SystemPlan, run};
+
+fn first_failure(plan: &SystemPlan, seeds: u64) -> Option<Failure> {
+    (0..seeds).find_map(|seed| run(plan, seed, false).err())
+}
+
+fn plan(faults: &[Fault]) -> SystemPlan {
+    SystemPlan { faults: faults.to_vec(), ..SystemPlan::new(5) }
+}
+
+/// HS-15 to HS-19, HS-21, HS-22, HS-23.
+#[test]
+fn engines_lose_and_double_nothing_when_the_power_goes_in_the_middle_of_writes() {
+    let faults = [
+        Fault::TornWrite,
+        Fault::Partition,
+        Fault::OneWay,
+        Fault::Reset,
+        Fault::Flip,
+        Fault::WallStep,
+        Fault::SlowLink,
+    ];
+    if let Some(failure) = first_failure(&plan(&faults), 25) {
+        panic!("{failure}");
+    }
+}
+
+#[test]
+fn a_seed_of_engines_replays_exactly() {
+    let plan = plan(&[Fault::TornWrite, Fault::Reset]);
+    for seed in [1, 2] {
+        let (one, other) = (run(&plan, seed, false), run(&plan, seed, true));
+        let digests = [one.expect("it passes").digest, other.expect("it passes").digest];
+        assert_eq!(digests[0], digests[1]);
+    }
+}
+
+#[test]
+fn disks_that_lie_about_syncs_are_noticed() {
+    let mut plan = plan(&[Fault::PowerCut, Fault::TornWrite]);
+    plan.bug_disks_lie = true;
+    let failure = first_failure(&plan, 10).expect("it is noticed in 10 seeds");
+    println!("{failure}");
+}
+
+/// Two hubs serve every leaf: what came by the one is known when it comes by the other.
+#[test]
+fn a_store_that_forgets_what_it_has_taken_is_noticed() {
+    let mut plan = plan(&[Fault::TornWrite, Fault::Reset]);
+    plan.bug_forgets_origins = true;
+    let failure = first_failure(&plan, 20).expect("it is noticed in 20 seeds");
+    println!("{failure}");
+}
