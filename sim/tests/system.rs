@@ -28,6 +28,22 @@ fn engines_lose_and_double_nothing_when_the_power_goes_in_the_middle_of_writes()
     }
 }
 
+/// HS-24: a record in parts that found no room is sent again from its start, and arrives.
+#[test]
+fn a_full_disk_that_empties_again_loses_nothing() {
+    if let Some(failure) = first_failure(&plan(&[Fault::DiskFull]), 25) {
+        panic!("{failure}");
+    }
+}
+
+/// HS-15, HS-23.
+#[test]
+fn crashes_and_power_cuts_lose_nothing() {
+    if let Some(failure) = first_failure(&plan(&[Fault::Crash, Fault::PowerCut]), 25) {
+        panic!("{failure}");
+    }
+}
+
 #[test]
 fn a_seed_of_engines_replays_exactly() {
     let plan = plan(&[Fault::TornWrite, Fault::Reset]);

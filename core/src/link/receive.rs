@@ -351,7 +351,18 @@ impl Link {
             }
             Fit::Known => {
                 self.stats.repeated += 1;
-                inbound.ack |= inbound.state == InboundState::Running && !inbound.resume;
+                let running = inbound.state == InboundState::Running && !inbound.resume;
+                if running
+                    && records.round == inbound.round
+                    && self.transport == Transport::Stream
+                    && inbound.arrived_bytes + u64::from(raw_bytes)
+                        <= inbound.safe_bytes + u64::from(settings.window_bytes)
+                {
+                    // The sender, sent back further than the store is, has spent credit on it.
+                    inbound.arrived_bytes += u64::from(raw_bytes);
+                    inbound.safe_bytes += u64::from(raw_bytes);
+                }
+                inbound.ack |= running;
                 self.order = skip;
                 self.due |= due::STREAMS;
             }

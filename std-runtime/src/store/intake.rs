@@ -126,14 +126,9 @@ impl<D: Disk> SegmentStore<D> {
         }
         let Some(mut staged) = self.unstage(source) else { return Err(Failure::Full) };
         staged.bytes.extend_from_slice(bytes);
-        let taken = self.take_whole(source, position, records, &staged.bytes, had, arrival, route);
-        // What does not check takes the staged part with it: a flipped bit may be in that, and
-        // kept it would spoil every further try.
-        if taken.is_err_and(|failure| failure != Failure::Corrupt) {
-            staged.bytes.truncate(had);
-            self.stage(*source, staged);
-        }
-        taken
+        // What is not taken loses the staged part with it. A flipped bit may be in that, and kept it
+        // would spoil every further try; and after no room the sender begins again with the record.
+        self.take_whole(source, position, records, &staged.bytes, had, arrival, route)
     }
 
     /// Takes bytes that begin with the start of the record at `position`; `had` of them were there.

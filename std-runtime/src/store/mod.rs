@@ -324,8 +324,8 @@ pub trait Store {
     /// kept in memory for the frame that goes on with it. Records known by identity are passed
     /// over and counted. A producer's records (`arrival` is [`Arrival::Local`]) are stamped here.
     ///
-    /// On error nothing of these bytes was stored; on [`Failure::Corrupt`] the part of a record that
-    /// was kept in memory is thrown away as well.
+    /// On error nothing of these bytes was stored, and the part of a record that was kept in memory
+    /// and that they went on with is thrown away as well.
     fn take(
         &mut self,
         wall_ms: u64,
