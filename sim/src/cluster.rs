@@ -342,6 +342,11 @@ impl<M: Machinery> Cluster<M> {
         let life = self.nodes[node].life;
         let now = self.node_now(node);
         let mut process = self.machinery.start(node, life, now);
+        if let Some(what) = process.broken() {
+            let (at_us, observation) = (self.now_us, Observation::Violation { what });
+            self.seen.push_back(Seen { at_us, node, life, observation });
+            return;
+        }
         let held = process.held();
         self.nodes[node].process = Some(process);
         self.note(|this| format!("{} starts, life {life}", this.name(node)));

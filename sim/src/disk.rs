@@ -41,6 +41,8 @@ struct State {
     /// Changes until the power goes.
     changes_left: Option<u64>,
     lies: bool,
+    /// A bit was flipped.
+    damaged: bool,
     syncs: u64,
 }
 
@@ -170,6 +172,11 @@ impl SimDisk {
         self.0.borrow().used()
     }
 
+    /// Whether a bit was flipped.
+    pub fn is_damaged(&self) -> bool {
+        self.0.borrow().damaged
+    }
+
     /// Syncs of files so far.
     pub fn syncs(&self) -> u64 {
         self.0.borrow().syncs
@@ -236,6 +243,7 @@ impl SimDisk {
     /// on it. Answers where.
     pub fn flip(&self, rng: &mut Rng) -> Option<(String, usize)> {
         let mut state = self.0.borrow_mut();
+        state.damaged = true;
         let count = state.names.len() as u64;
         if count == 0 {
             return None;

@@ -144,6 +144,7 @@ impl Checker {
     /// With `passes_on` the node is a hub: what went through it before may be lost on the way.
     pub fn set_back(&mut self, node: usize, passes_on: bool) {
         self.set_back.insert(node);
+        self.applied[node].marks.clear();
         for (mark, (origin, _)) in &self.posted {
             if passes_on || *origin == node {
                 self.excused.insert(*mark);
@@ -205,7 +206,7 @@ impl Checker {
         let applied = &mut self.applied[seen.node];
         applied.consumed_now.clear();
         applied.consumed_order.clear();
-        if set_back {
+        if set_back && !reclaims {
             applied.marks.clear();
         }
         let there: BTreeSet<&RecordId> = held.iter().collect();
@@ -253,7 +254,8 @@ impl Checker {
             return Err(format!("{id:?} is applied twice at node {node}"));
         }
         let last = applied.order.entry((id.origin, id.epoch, id.class)).or_insert(0);
-        if id.seq.0 <= *last {
+        // What a disk has lost is sent again, and fills a hole.
+        if id.seq.0 <= *last && !self.set_back.contains(&node) {
             return Err(format!("{id:?} comes after number {last} at node {node} (HS-22)"));
         }
         *last = id.seq.0;
@@ -291,7 +293,7 @@ impl Checker {
         }
         applied.consumed.insert(*id);
         let last = applied.consumed_order.entry((id.origin, id.epoch, id.class)).or_insert(0);
-        if id.seq.0 <= *last {
+        if id.seq.0 <= *last && !self.set_back.contains(&node) {
             return Err(format!("{id:?} is read after number {last} at node {node} (HS-22)"));
         }
         *last = id.seq.0;

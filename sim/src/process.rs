@@ -120,6 +120,11 @@ pub trait Process: Debug {
         observations: &mut Vec<Observation>,
     );
 
+    /// Why it could not start, when it could not.
+    fn broken(&self) -> Option<String> {
+        None
+    }
+
     /// The identities of the records in its log, oldest first.
     fn held(&mut self) -> Vec<RecordId>;
 

@@ -332,13 +332,7 @@ impl Process for SystemProcess {
     ) {
         let running = match &mut self.running {
             Ok(running) => running,
-            Err(what) => {
-                if !std::mem::replace(&mut self.told, true) {
-                    let what = format!("the store does not open: {what}");
-                    observations.push(Observation::Violation { what });
-                }
-                return;
-            }
+            Err(_) => return,
         };
         running.engine.set_time(now.monotonic, now.wall_ms);
         if running.queue.is_none() {
@@ -382,13 +376,19 @@ impl Process for SystemProcess {
         if let Some(stopped) = running.engine.stopped()
             && !std::mem::replace(&mut self.told, true)
         {
-            let expected = matches!(stopped, Stopped::Store(Failure::Io)) && running.disk.is_off();
+            // A damaged record that it has to move stops a store; the next start sets it aside.
+            let expected = matches!(stopped, Stopped::Store(Failure::Io))
+                && (running.disk.is_off() || running.disk.is_damaged());
             if !expected {
                 let what = format!("the engine stopped: {stopped:?}");
                 observations.push(Observation::Violation { what });
             }
             effects.push(Effect::Exit { reason: format!("{stopped:?}") });
         }
+    }
+
+    fn broken(&self) -> Option<String> {
+        self.running.as_ref().err().map(|what| format!("the store does not open: {what}"))
     }
 
     fn held(&mut self) -> Vec<RecordId> {
@@ -503,7 +503,13 @@ impl Systems {
     }
 
     fn start_engine(&mut self, node: usize, now: Now, rng: &mut Rng) -> Result<Running, String> {
-        let store = self.open(node, rng)?;
+        let mut store = self.open(node, rng);
+        while self.disks[node].is_off() {
+            drop(store);
+            self.disks[node].power_cut(rng);
+            store = self.open(node, rng);
+        }
+        let store = store?;
         let (member, settings) = (&self.members[node], &self.settings);
         let identity = store.identity();
         let mut link = LinkSettings::new(member.name, identity.instance, identity.epoch);

@@ -321,6 +321,7 @@ impl SystemRun {
                 self.cluster.set_conditions(node, conditions);
                 self.later(ms, Heal::Link(node));
             }
+            Fault::TornWrite if !self.cluster.runs(node) => {}
             Fault::TornWrite => {
                 let changes = self.rng.between(0, 40);
                 self.cluster.machinery_mut().disk(node).stop_after(changes);
