@@ -44,9 +44,11 @@ pub enum Fault {
     Flip,
     /// The power goes in the middle of a write. System level only.
     TornWrite,
-    /// A disk is set back to an older copy. System level only.
+    /// The disk of a leaf is set back to an older copy. System level only. A hub is left out: set
+    /// back, it may give a number again to one leaf before another, which knows the number, is
+    /// back to tell it.
     SetBack,
-    /// A bit flips on a disk, and the node restarts. System level only.
+    /// A bit flips on the disk of a leaf, and it restarts. System level only.
     DiskFlip,
 }
 

@@ -36,7 +36,7 @@ struct Arguments {
     trace: bool,
     /// What is simulated: `machine` for the protocol's machines over a model of a store, `system`
     /// for the daemon's own engine and store on disks in memory, or both, one after the other.
-    #[arg(long, value_enum, default_value_t = Level::Machine)]
+    #[arg(long, value_enum, default_value_t = Level::Both)]
     level: Level,
     /// How long traffic and faults last, in seconds of the simulation, 1 to 86,400. By default 120
     /// at the machine level and 40 at the system level.

@@ -276,7 +276,11 @@ impl SystemRun {
             return;
         }
         let nth = self.rng.between(0, self.plan.faults.len() as u64 - 1) as usize;
-        let (fault, ms, node) = (self.plan.faults[nth], self.some_ms(), self.some_node());
+        let (fault, ms, mut node) = (self.plan.faults[nth], self.some_ms(), self.some_node());
+        if matches!(fault, Fault::SetBack | Fault::DiskFlip) {
+            // A hub that was set back may serve one leaf before another tells it, see `Fault`.
+            node = self.some_pair().1;
+        }
         match fault {
             Fault::Partition | Fault::OneWay => {
                 let (hub, leaf) = self.some_pair();
