@@ -330,10 +330,7 @@ impl Process for SystemProcess {
         effects: &mut Vec<Effect>,
         observations: &mut Vec<Observation>,
     ) {
-        let running = match &mut self.running {
-            Ok(running) => running,
-            Err(_) => return,
-        };
+        let Ok(running) = &mut self.running else { return };
         running.engine.set_time(now.monotonic, now.wall_ms);
         if running.queue.is_none() {
             running.prepare(observations);
