@@ -49,27 +49,41 @@ impl fmt::Display for NameError {
 
 impl core::error::Error for NameError {}
 
+/// The bytes of `text` and how many: those of a name, or else any visible ASCII. A flag and not
+/// a function, because a constant cannot be made through a function pointer.
+const fn bounded(text: &str, is_name: bool) -> Result<([u8; NAME_BYTES_MAX], u8), NameError> {
+    let source = text.as_bytes();
+    if source.is_empty() {
+        return Err(NameError::Empty);
+    }
+    if source.len() > NAME_BYTES_MAX {
+        return Err(NameError::TooLong);
+    }
+    let mut bytes = [0; NAME_BYTES_MAX];
+    let mut at = 0;
+    while at < source.len() {
+        let byte = source[at];
+        let allowed = if is_name {
+            byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b':' | b'/')
+        } else {
+            byte.is_ascii_graphic()
+        };
+        if !allowed {
+            return Err(NameError::Byte(at));
+        }
+        bytes[at] = byte;
+        at += 1;
+    }
+    Ok((bytes, source.len() as u8))
+}
+
 impl Name {
     /// The name `text`.
     pub const fn new(text: &str) -> Result<Self, NameError> {
-        let source = text.as_bytes();
-        if source.is_empty() {
-            return Err(NameError::Empty);
+        match bounded(text, true) {
+            Ok((bytes, len)) => Ok(Self { bytes, len }),
+            Err(error) => Err(error),
         }
-        if source.len() > NAME_BYTES_MAX {
-            return Err(NameError::TooLong);
-        }
-        let mut bytes = [0; NAME_BYTES_MAX];
-        let mut at = 0;
-        while at < source.len() {
-            let byte = source[at];
-            if !(byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b':' | b'/')) {
-                return Err(NameError::Byte(at));
-            }
-            bytes[at] = byte;
-            at += 1;
-        }
-        Ok(Self { bytes, len: source.len() as u8 })
     }
 
     /// The name as text.
@@ -135,23 +149,10 @@ impl Address {
     /// # Errors
     /// The text is empty, too long, or has a byte that is not visible ASCII.
     pub const fn new(text: &str) -> Result<Self, NameError> {
-        let source = text.as_bytes();
-        if source.is_empty() {
-            return Err(NameError::Empty);
+        match bounded(text, false) {
+            Ok((bytes, len)) => Ok(Self { bytes, len }),
+            Err(error) => Err(error),
         }
-        if source.len() > NAME_BYTES_MAX {
-            return Err(NameError::TooLong);
-        }
-        let mut bytes = [0; NAME_BYTES_MAX];
-        let mut at = 0;
-        while at < source.len() {
-            if !source[at].is_ascii_graphic() {
-                return Err(NameError::Byte(at));
-            }
-            bytes[at] = source[at];
-            at += 1;
-        }
-        Ok(Self { bytes, len: source.len() as u8 })
     }
 
     /// The address as text.
