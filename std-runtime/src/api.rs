@@ -247,6 +247,8 @@ pub struct ApiError {
 pub enum ErrorKind {
     /// The request is malformed or out of range: 400.
     Invalid,
+    /// The certificate is not one of an administrator: 403.
+    Forbidden,
     /// No such queue, node, consumer or message: 404.
     NotFound,
     /// It contradicts the present state: 409.
@@ -257,6 +259,14 @@ pub enum ErrorKind {
     Full,
     /// The disk is full or does not work, or the node is stopping: 503.
     Unavailable,
+}
+
+impl Request {
+    /// Whether it changes what belongs to others: other programs' messages, the table of leaves, the
+    /// rules. With TLS it takes an administrator's certificate.
+    pub const fn administers(&self) -> bool {
+        matches!(self, Self::Purge { .. } | Self::Forget { .. } | Self::SetRules { .. })
+    }
 }
 
 impl ApiError {

@@ -1,5 +1,6 @@
 //! A running node, as the rest of the process sees it.
 
+use replcore::stream::Name;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::api::{ApiError, ErrorKind, Reply, Request};
@@ -8,6 +9,9 @@ use crate::api::{ApiError, ErrorKind, Reply, Request};
 pub struct Pending {
     /// What is asked.
     pub request: Request,
+    /// The name in the certificate of whoever asks over TLS; `None` for this process and for
+    /// plain connections, which may do everything.
+    pub caller: Option<Name>,
     /// Where the answer goes.
     pub answer: oneshot::Sender<Result<Reply, ApiError>>,
 }
@@ -33,9 +37,21 @@ impl NodeHandle {
     /// # Errors
     /// What the node answers, or [`ErrorKind::Unavailable`] when it has stopped.
     pub async fn call(&self, request: Request) -> Result<Reply, ApiError> {
+        self.call_for(None, request).await
+    }
+
+    /// As [`Self::call`], for the holder of a certificate with the name `caller`.
+    ///
+    /// # Errors
+    /// As there, and [`ErrorKind::Forbidden`] for what only administrators may do.
+    pub async fn call_for(
+        &self,
+        caller: Option<Name>,
+        request: Request,
+    ) -> Result<Reply, ApiError> {
         let stopped = || ApiError::new(ErrorKind::Unavailable, "the node has stopped");
         let (answer, answered) = oneshot::channel();
-        self.sender.send(Pending { request, answer }).await.map_err(|_| stopped())?;
+        self.sender.send(Pending { request, caller, answer }).await.map_err(|_| stopped())?;
         answered.await.map_err(|_| stopped())?
     }
 }

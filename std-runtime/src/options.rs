@@ -266,6 +266,9 @@ pub struct NodeOptions {
     pub dials: Vec<Peer>,
     /// Mutual TLS on TCP links; `None` for plain links.
     pub tls: Option<TlsFiles>,
+    /// With TLS: who may purge queues, forget leaves and change rules, beside the holder of this
+    /// node's own certificate. Default nobody.
+    pub administrators: Vec<Name>,
     /// Leases.
     pub lease: LeaseOptions,
     /// Push or poll.
@@ -375,6 +378,7 @@ impl NodeOptions {
             called_by: None,
             dials: Vec::new(),
             tls: None,
+            administrators: Vec::new(),
             lease: LeaseOptions::default(),
             mode: LinkMode::Push,
             durability: Durability::Synced,

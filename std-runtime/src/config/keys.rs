@@ -259,6 +259,14 @@ const TLS: &[Key] = &[
         reload: false,
         field: |config| Field::Text(&mut config.tls_key),
     },
+    Key {
+        name: "administrators",
+        kind: Kind::Texts { form: "name", check: node_name },
+        meaning: "Names of certificates that may purge queues, forget leaves and change rules here, \
+                  beside this node's own. All others of the authority may post, read and look.",
+        reload: true,
+        field: |config| Field::Texts(&mut config.tls_administrators),
+    },
 ];
 
 const HTTP: &[Key] = &[
@@ -850,6 +858,10 @@ fn last_schema(config: &mut Config) -> &mut Schema {
 
 fn anything(_: &str) -> Result<(), String> {
     Ok(())
+}
+
+fn node_name(text: &str) -> Result<(), String> {
+    Name::new(text).map(drop).map_err(|error| error.to_string())
 }
 
 fn name_or_nothing(text: &str) -> Result<(), String> {

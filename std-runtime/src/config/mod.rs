@@ -66,6 +66,8 @@ pub struct Config {
     pub tls_cert: String,
     /// TLS: own key.
     pub tls_key: String,
+    /// TLS: names that may administer this node.
+    pub tls_administrators: Vec<String>,
     /// Where HTTP is answered; empty for nowhere.
     pub http_listen: Vec<String>,
     /// Limits of HTTP.
@@ -106,6 +108,7 @@ impl Default for Config {
             tls_ca: String::new(),
             tls_cert: String::new(),
             tls_key: String::new(),
+            tls_administrators: Vec::new(),
             http_listen: Vec::new(),
             http: HttpOptions::default(),
             queue_limits: Vec::new(),
@@ -180,6 +183,9 @@ impl Config {
         }
         options.tls = self.tls()?;
         self.refuse_plaintext(&options)?;
+        for name in &self.tls_administrators {
+            options.administrators.push(parse_name("tls.administrators", name)?);
+        }
         options.mode = match self.poll_ms {
             0 => LinkMode::Push,
             interval_ms => LinkMode::Poll { interval_ms },

@@ -51,6 +51,8 @@ pub(super) struct Link {
     /// Counts the links that have had this number.
     pub(super) life: u32,
     pub(super) up: bool,
+    /// Whether the other end has proved who it is.
+    pub(super) authenticated: bool,
     /// To be closed once `out` is written.
     pub(super) hangup: bool,
     /// In the list of links with something to write or to close.

@@ -268,6 +268,7 @@ impl<M: Machine, S: Store> Engine<M, S> {
         }
         assert!(!self.links[link.0 as usize].up, "link id in use");
         self.links[link.0 as usize].up = true;
+        self.links[link.0 as usize].authenticated = identity.is_some();
         self.feed(Input::LinkUp { link, dialed, transport, identity });
         self.feed(Input::Writable { link, bytes: self.config.link_buffer_bytes });
         self.drain();
@@ -277,6 +278,11 @@ impl<M: Machine, S: Store> Engine<M, S> {
     pub fn dial_failed(&mut self, dial: DialIndex) {
         self.feed(Input::DialFailed { dial });
         self.drain();
+    }
+
+    /// Whether the other end of a link has proved, by a certificate, to be who it says it is.
+    pub fn is_authenticated(&self, link: LinkId) -> bool {
+        self.links.get(link.0 as usize).is_some_and(|slot| slot.up && slot.authenticated)
     }
 
     /// A link is closed.

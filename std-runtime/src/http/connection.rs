@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
 
-use super::{App, HttpOptions, app_router, stopped};
+use super::{App, Certificate, HttpOptions, app_router, stopped};
 use crate::handle::NodeHandle;
 use crate::tls::Tls;
 
@@ -90,8 +90,9 @@ async fn accept(stream: TcpStream, tls: Option<Tls>, app: &App, router: Router) 
     };
     let limit = Duration::from_millis(app.options.header_ms_max);
     match tokio::time::timeout(limit, tls.accept(stream)).await {
-        // Whoever has a certificate of the authority may use the interface, under any name.
-        Ok(Ok((stream, _))) => converse(stream, app, router).await,
+        Ok(Ok((stream, name))) => {
+            converse(stream, app, router.layer(Extension(Certificate(name)))).await;
+        }
         Ok(Err(error)) => {
             app.counters.handshakes_failed.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(%error, "HTTP: TLS handshake failed");

@@ -22,12 +22,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{Request as HttpRequest, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post, put};
+use axum::{Extension, Router};
+use replcore::stream::Name;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
@@ -157,7 +158,20 @@ pub(crate) struct HttpCounters {
     pub(crate) waits_refused: AtomicU64,
 }
 
+/// The name in the certificate that a request came under, among the extensions of the request.
+#[derive(Clone, Copy)]
+pub(crate) struct Certificate(pub(crate) Name);
+
+/// Who asks, as far as a certificate says it.
+pub(crate) type Caller = Option<Extension<Certificate>>;
+
 impl App {
+    /// Asks the node for what only administrators may do, within the deadline.
+    async fn administer(&self, caller: Caller, request: Request) -> Result<Reply, Problem> {
+        let caller = caller.map(|Extension(Certificate(name))| name);
+        self.answered(self.node.call_for(caller, request), 0).await
+    }
+
     /// Asks the node, within the deadline.
     async fn call(&self, request: Request) -> Result<Reply, Problem> {
         self.call_within(request, 0).await
@@ -165,8 +179,16 @@ impl App {
 
     /// Asks the node, within the deadline and what the request wants to wait beside.
     async fn call_within(&self, request: Request, wait_ms: u32) -> Result<Reply, Problem> {
+        self.answered(self.node.call(request), wait_ms).await
+    }
+
+    async fn answered(
+        &self,
+        answer: impl Future<Output = Result<Reply, ApiError>>,
+        wait_ms: u32,
+    ) -> Result<Reply, Problem> {
         let limit = Duration::from_millis(self.options.call_ms_max + u64::from(wait_ms));
-        match tokio::time::timeout(limit, self.node.call(request)).await {
+        match tokio::time::timeout(limit, answer).await {
             Ok(answer) => answer.map_err(Problem::from),
             Err(_) => Err(Problem::new(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -365,6 +387,7 @@ impl From<ApiError> for Problem {
     fn from(error: ApiError) -> Self {
         let (status, kind) = match error.kind {
             ErrorKind::Invalid => (StatusCode::BAD_REQUEST, "invalid"),
+            ErrorKind::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
             ErrorKind::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             ErrorKind::Conflict => (StatusCode::CONFLICT, "conflict"),
             ErrorKind::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),

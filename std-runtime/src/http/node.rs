@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
 use super::problem::Problem;
-use super::{App, extract, unexpected};
+use super::{App, Caller, extract, unexpected};
 use crate::api::{DispatchRule, NodeStatus, Reply, Request, Status};
 use crate::metrics;
 
@@ -110,9 +110,10 @@ pub(crate) async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Json<N
 
 pub(crate) async fn forget(
     State(app): State<Arc<App>>,
+    caller: Caller,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<StatusCode, Problem> {
-    match app.call(Request::Forget { node: name(path)? }).await? {
+    match app.administer(caller, Request::Forget { node: name(path)? }).await? {
         Reply::Done => Ok(StatusCode::NO_CONTENT),
         other => Err(unexpected(&other)),
     }
@@ -127,11 +128,12 @@ pub(crate) async fn rules(State(app): State<Arc<App>>) -> Result<Json<Rules>, Pr
 
 pub(crate) async fn set_rules(
     State(app): State<Arc<App>>,
+    caller: Caller,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Rules>, Problem> {
     let Rules { rules } = extract::json(&app, &headers, body).await?;
-    match app.call(Request::SetRules { rules }).await? {
+    match app.administer(caller, Request::SetRules { rules }).await? {
         Reply::Rules { rules } => Ok(Json(Rules { rules })),
         other => Err(unexpected(&other)),
     }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::messages::Messages;
 use super::node::{Page, name};
 use super::problem::Problem;
-use super::{App, extract, unexpected};
+use super::{App, Caller, extract, unexpected};
 use crate::api::{QueueStatus, Reply, Request};
 
 #[derive(Serialize)]
@@ -68,6 +68,7 @@ pub(crate) struct Purged {
 /// takes `all=true`, so that a query that got lost on the way empties nothing.
 pub(crate) async fn purge(
     State(app): State<Arc<App>>,
+    caller: Caller,
     path: Result<Path<String>, PathRejection>,
     uri: Uri,
 ) -> Result<Json<Purged>, Problem> {
@@ -79,7 +80,7 @@ pub(crate) async fn purge(
         (None, true) => None,
         _ => return Err(Problem::invalid("give either ids=ID,ID,... or all=true")),
     };
-    match app.call(Request::Purge { queue: name(path)?, ids }).await? {
+    match app.administer(caller, Request::Purge { queue: name(path)?, ids }).await? {
         Reply::Purged { messages, not_found } => Ok(Json(Purged { messages, not_found })),
         other => Err(unexpected(&other)),
     }

@@ -127,9 +127,11 @@ impl Batch {
 /// Whether trying again later cannot help.
 pub(crate) fn is_final(kind: ErrorKind) -> bool {
     match kind {
-        ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Conflict | ErrorKind::TooLarge => {
-            true
-        }
+        ErrorKind::Invalid
+        | ErrorKind::Forbidden
+        | ErrorKind::NotFound
+        | ErrorKind::Conflict
+        | ErrorKind::TooLarge => true,
         ErrorKind::Full | ErrorKind::Unavailable => false,
     }
 }

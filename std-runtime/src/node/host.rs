@@ -248,8 +248,9 @@ impl Host {
     }
 
     async fn answer_call(self: Rc<Self>, call: IncomingCall) {
+        let caller = self.certificate_on(call.link);
         let answer = match serde_json::from_slice::<Request>(&call.payload) {
-            Ok(request) => self.answer(request).await,
+            Ok(request) => self.answer_for(caller, request).await,
             Err(error) => {
                 Err(ApiError::new(ErrorKind::Invalid, format!("the call does not decode: {error}")))
             }
@@ -270,13 +271,36 @@ impl Host {
             let host = self.clone();
             tokio::task::spawn_local(async move {
                 let answer = tokio::select! {
-                    answer = host.answer(asked.request) => answer,
+                    answer = host.answer_for(asked.caller, asked.request) => answer,
                     () = asked.answer.closed() => return drop(permit),
                 };
                 let _ = asked.answer.send(answer);
                 drop(permit);
             });
         }
+    }
+
+    /// The name in the certificate at the other end of a link, if there is one.
+    fn certificate_on(&self, link: LinkId) -> Option<Name> {
+        let engine = self.reactor.engine.borrow();
+        let peer = engine.machine().peer(link).filter(|_| engine.is_authenticated(link))?;
+        Some(peer.name)
+    }
+
+    /// Answers any request of the holder of a certificate, or of somebody who needs none.
+    async fn answer_for(&self, caller: Option<Name>, request: Request) -> Result<Reply, ApiError> {
+        if let Some(caller) = caller.filter(|_| request.administers()) {
+            let options = self.options.borrow();
+            if caller != options.name && !options.administrators.contains(&caller) {
+                let text = format!(
+                    "{caller} may not administer {}; use its own certificate, or add {caller} to \
+                     `administrators` under [tls] in its configuration",
+                    options.name
+                );
+                return Err(ApiError::new(ErrorKind::Forbidden, text));
+            }
+        }
+        self.answer(request).await
     }
 
     /// Answers any request.
@@ -472,10 +496,11 @@ impl Host {
         like_old.queue_limits = old.queue_limits.clone();
         like_old.deadlines = old.deadlines;
         like_old.schemas = old.schemas.clone();
+        like_old.administrators = old.administrators.clone();
         if like_old != old {
             return Err(
-                "only rules, schemas, limits of queues, deadlines and the contents of the TLS files \
-                        can change while the node runs; restart it for the rest"
+                "only rules, schemas, limits of queues, deadlines, administrators and the contents \
+                        of the TLS files can change while the node runs; restart it for the rest"
                     .into(),
             );
         }

@@ -56,6 +56,47 @@ fn nodes_and_programs_with_certificates_work_and_others_get_nothing() {
     assert!(said.contains("admin.pem") && said.contains("ca.pem"), "{said}");
 }
 
+/// HS-33: a certificate of the authority is not enough to delete what belongs to others.
+#[test]
+fn only_administrators_purge_forget_and_change_rules() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca = authority(folder.path(), &["hub", "till-7", "ops"]);
+    let path = |name: &str| ca.join(name).to_str().unwrap().to_owned();
+    let configuration = folder.path().join("hub.toml");
+    let write = |administrators: &str| {
+        let text = format!(
+            "listen = [\"127.0.0.1:0\"]\ndata_folder = {:?}\n[tls]\nca = {:?}\ncert = {:?}\nkey = {:?}\n\
+             administrators = [{administrators}]\n[http]\nlisten = [\"127.0.0.1:0\"]\n",
+            folder.path().join("hub").to_str().unwrap(),
+            path("ca.pem"),
+            path("hub.pem"),
+            path("hub.key"),
+        );
+        std::fs::write(&configuration, text).unwrap();
+    };
+    write("");
+    let hub = Node::start(&["run", "--config", configuration.to_str().unwrap()]);
+    let (hub_tls, leaf_tls, ops) =
+        (options(&ca, "hub"), options(&ca, "till-7"), options(&ca, "ops"));
+    run(&with(&["post", &hub.address, "one"], &leaf_tls)).ok();
+    run(&with(&["post", &hub.address, "two"], &leaf_tls)).ok();
+    let consume = ["consume", &hub.address, "billing", "--from-start", "--count", "1"];
+    run(&with(&consume, &leaf_tls)).ok();
+    let purge = ["queue", "purge", &hub.address, "billing", "--all"];
+    for tls in [&leaf_tls, &ops] {
+        let said = run(&with(&purge, tls)).fails(5);
+        assert!(
+            said.contains("may not administer hub") && said.contains("administrators"),
+            "{said}"
+        );
+    }
+    write("\"ops\"");
+    hub.signal("-HUP");
+    until(&with(&purge, &ops), |said| said.contains('1'));
+    run(&with(&purge, &leaf_tls)).fails(5);
+    run(&with(&purge, &hub_tls)).ok();
+}
+
 #[test]
 fn a_node_may_only_speak_as_itself() {
     let folder = tempfile::tempdir().unwrap();

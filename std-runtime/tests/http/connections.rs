@@ -171,10 +171,14 @@ fn files(folder: &Path, name: &str) -> TlsFiles {
     TlsFiles { ca: folder.join("ca.pem"), certificate: made.cert, key: made.key }
 }
 
-async fn ask_over_tls(server: &Server, client: TlsFiles) -> std::io::Result<String> {
+async fn ask_over_tls(
+    server: &Server,
+    client: TlsFiles,
+    request: &[u8],
+) -> std::io::Result<String> {
     let client = Tls::load(client).unwrap();
     let (mut stream, _) = client.connect(connect(server).await).await?;
-    stream.write_all(STATUS).await?;
+    stream.write_all(request).await?;
     Ok(read_all(&mut stream).await)
 }
 
@@ -186,13 +190,18 @@ async fn over_tls_only_clients_with_a_certificate_of_the_authority_are_served_hs
     }
     let tls = Tls::load(files(own.path(), "hub")).unwrap();
     let server = start(HttpOptions::default(), Some(tls)).await;
-    let answer = ask_over_tls(&server, files(own.path(), "tool")).await.unwrap();
+    let answer = ask_over_tls(&server, files(own.path(), "tool"), STATUS).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    // Who changes what belongs to others is known to the node, which judges it.
+    server.node.add_leaf("till-7");
+    let forget = b"DELETE /v1/nodes/till-7 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    ask_over_tls(&server, files(own.path(), "ops"), forget).await.unwrap();
+    assert_eq!(server.node.administrators(), ["ops"]);
     let mut foreign = files(other.path(), "tool");
     foreign.ca = own.path().join("ca.pem");
     // A certificate of another authority does not even load beside this one.
     assert!(Tls::load(foreign).is_err());
-    let outsider = ask_over_tls(&server, files(other.path(), "outsider")).await;
+    let outsider = ask_over_tls(&server, files(other.path(), "outsider"), STATUS).await;
     assert!(!outsider.unwrap_or_default().contains("200 OK"));
     let mut plain = connect(&server).await;
     plain.write_all(STATUS).await.unwrap();

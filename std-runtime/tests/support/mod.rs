@@ -41,6 +41,7 @@ struct State {
     not_ready: bool,
     refusal: Option<(usize, ErrorKind)>,
     posts: usize,
+    administrators: Vec<String>,
 }
 
 /// The memory behind the handles; it outlives them, as a disk would.
@@ -102,6 +103,11 @@ impl FakeNode {
         self.state.lock().unwrap().not_ready = !ready;
     }
 
+    /// Who has asked for what only administrators may do, by the names in their certificates.
+    pub fn administrators(&self) -> Vec<String> {
+        self.state.lock().unwrap().administrators.clone()
+    }
+
     /// Adds a leaf with an empty queue.
     pub fn add_leaf(&self, name: &str) {
         let mut state = self.state.lock().unwrap();
@@ -118,7 +124,11 @@ impl FakeNode {
     }
 
     async fn serve(&self, pending: Pending) {
-        let Pending { request, mut answer } = pending;
+        let Pending { request, caller, mut answer } = pending;
+        if request.administers() {
+            let name = caller.map_or_else(|| "-".into(), |name| name.as_str().to_owned());
+            self.state.lock().unwrap().administrators.push(name);
+        }
         let wait_ms = match &request {
             Request::Read { wait_ms, .. } | Request::Fetch { wait_ms, .. } => *wait_ms,
             _ => 0,
