@@ -6,6 +6,8 @@
 //! `docs/wire.md` gives every byte. All integers are little-endian.
 
 pub mod batch;
+#[cfg(feature = "embedded-storage-03")]
+pub mod flash;
 pub mod record;
 
 /// A function that computes CRC-32C (Castagnoli, reflected, as in iSCSI) over bytes.
@@ -31,6 +33,12 @@ pub(crate) fn crc32c_of_two(first: &[u8], second: &[u8]) -> u32 {
     digest.update(first);
     digest.update(second);
     digest.finalize()
+}
+
+/// CRC-32C by table, piece by piece.
+#[cfg(feature = "embedded-storage-03")]
+fn crc32c_digest() -> crc::Digest<'static, u32, Table> {
+    CASTAGNOLI.digest()
 }
 
 pub(crate) fn u16_at(bytes: &[u8], at: usize) -> u16 {

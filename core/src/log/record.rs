@@ -223,15 +223,20 @@ pub fn encode(
 /// # Panics
 /// When `bytes` is shorter than a record header: only whole records are stamped.
 pub fn stamp(bytes: &mut [u8], id: RecordId, time: Stamp, checksum: Checksum) {
-    bytes[9] = id.class;
-    bytes[12..16].copy_from_slice(&id.epoch.0.to_le_bytes());
-    bytes[16..24].copy_from_slice(&id.origin.0.to_le_bytes());
-    bytes[24..32].copy_from_slice(&id.seq.0.to_le_bytes());
+    put_id(bytes, id);
     if u64_at(bytes, 32) == 0 {
         bytes[32..40].copy_from_slice(&time.0.to_le_bytes());
     }
     let crc = checksum(&bytes[4..]);
     bytes[..4].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Writes an identity into the header of a record, whose checksum no longer fits it then.
+pub(crate) fn put_id(header: &mut [u8], id: RecordId) {
+    header[9] = id.class;
+    header[12..16].copy_from_slice(&id.epoch.0.to_le_bytes());
+    header[16..24].copy_from_slice(&id.origin.0.to_le_bytes());
+    header[24..32].copy_from_slice(&id.seq.0.to_le_bytes());
 }
 
 /// Writes an entry of a kind other than a record and returns its length.

@@ -1,0 +1,172 @@
+//! What is durable beside the records: how far queues were acknowledged and taken.
+
+use super::{APPLICATION_BYTES_MAX, FlashError, PLACES_MAX};
+use crate::log::{crc32c, record, u32_at, u64_at};
+use crate::stream::{Epoch, NodeId, Position, QueueId, QueueKey, StreamKey};
+
+/// The kind of the one entry in a batch of the cursor log.
+const KIND: u8 = 2;
+const FIXED_BYTES: usize = 48;
+const PLACE_BYTES: usize = 32;
+/// Most bytes of the entries of one batch.
+pub(super) const CURSORS_BYTES_MAX: usize =
+    record::ENTRY_HEADER_BYTES + FIXED_BYTES + PLACES_MAX * PLACE_BYTES + APPLICATION_BYTES_MAX;
+
+/// How far an incoming stream was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+struct Place {
+    stream: StreamKey,
+    next: Position,
+}
+
+impl Place {
+    const NONE: Self = Self {
+        stream: StreamKey {
+            owner: NodeId::NONE,
+            queue: QueueKey { queue: QueueId(0), class: 0 },
+            epoch: Epoch(0),
+        },
+        next: Position(0),
+    };
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub(super) struct Cursors {
+    /// Drawn when the log was made.
+    pub(super) instance: u64,
+    /// The life of the log.
+    pub(super) epoch: u32,
+    /// The ordinal of the record at position 0 of the queue.
+    pub(super) base: u64,
+    /// Records with lower ordinals are acknowledged.
+    pub(super) released: u64,
+    /// Records with lower ordinals were dropped, if not acknowledged.
+    pub(super) kept: u64,
+    places: [Place; PLACES_MAX],
+    places_used: u8,
+    application: [u8; APPLICATION_BYTES_MAX],
+    application_bytes: u8,
+}
+
+impl Cursors {
+    pub(super) const fn new(instance: u64, epoch: u32) -> Self {
+        Self {
+            instance,
+            epoch,
+            base: 0,
+            released: 0,
+            kept: 0,
+            places: [Place::NONE; PLACES_MAX],
+            places_used: 0,
+            application: [0; APPLICATION_BYTES_MAX],
+            application_bytes: 0,
+        }
+    }
+
+    /// Records with lower ordinals are not wanted any more.
+    pub(super) const fn gone(&self) -> u64 {
+        if self.released > self.kept { self.released } else { self.kept }
+    }
+
+    pub(super) fn application(&self) -> &[u8] {
+        &self.application[..usize::from(self.application_bytes)]
+    }
+
+    pub(super) fn set_application(&mut self, bytes: &[u8]) -> Result<(), FlashError> {
+        let place = self.application.get_mut(..bytes.len()).ok_or(FlashError::TooLong)?;
+        place.copy_from_slice(bytes);
+        self.application_bytes = bytes.len() as u8;
+        Ok(())
+    }
+
+    fn used(&self) -> &[Place] {
+        &self.places[..usize::from(self.places_used)]
+    }
+
+    /// The epoch and place in which a stream of that owner, queue and class was taken.
+    pub(super) fn place(&self, stream: &StreamKey) -> Option<(Epoch, Position)> {
+        let mut used = self.used().iter();
+        let place = used.find(|place| {
+            place.stream.owner == stream.owner && place.stream.queue == stream.queue
+        })?;
+        Some((place.stream.epoch, place.next))
+    }
+
+    /// Sets the place of a stream. The places of another owner give way when there is no room: a
+    /// leaf has one hub at a time.
+    pub(super) fn set_place(
+        &mut self,
+        stream: &StreamKey,
+        next: Position,
+    ) -> Result<(), FlashError> {
+        let same = |place: &Place| {
+            place.stream.owner == stream.owner && place.stream.queue == stream.queue
+        };
+        let index = match self.used().iter().position(same) {
+            Some(index) => index,
+            None if self.used().len() < PLACES_MAX => self.used().len(),
+            None => self
+                .used()
+                .iter()
+                .position(|place| place.stream.owner != stream.owner)
+                .ok_or(FlashError::TooManyStreams)?,
+        };
+        self.places[index] = Place { stream: *stream, next };
+        self.places_used = self.places_used.max(index as u8 + 1);
+        Ok(())
+    }
+
+    /// Writes them as the entry of a batch and returns its length.
+    pub(super) fn encode(&self, out: &mut [u8; CURSORS_BYTES_MAX]) -> usize {
+        let mut payload = [0; CURSORS_BYTES_MAX - record::ENTRY_HEADER_BYTES];
+        payload[0..8].copy_from_slice(&self.instance.to_le_bytes());
+        payload[8..16].copy_from_slice(&self.base.to_le_bytes());
+        payload[16..24].copy_from_slice(&self.released.to_le_bytes());
+        payload[24..32].copy_from_slice(&self.kept.to_le_bytes());
+        payload[32..36].copy_from_slice(&self.epoch.to_le_bytes());
+        payload[36] = self.places_used;
+        payload[37] = self.application_bytes;
+        let mut at = FIXED_BYTES;
+        for place in self.used() {
+            let out = &mut payload[at..at + PLACE_BYTES];
+            out[0..8].copy_from_slice(&place.stream.owner.0.to_le_bytes());
+            out[8..16].copy_from_slice(&place.stream.queue.queue.0.to_le_bytes());
+            out[16..24].copy_from_slice(&place.next.0.to_le_bytes());
+            out[24..28].copy_from_slice(&place.stream.epoch.0.to_le_bytes());
+            out[28] = place.stream.queue.class;
+            at += PLACE_BYTES;
+        }
+        payload[at..at + self.application().len()].copy_from_slice(self.application());
+        at += self.application().len();
+        // The array is as long as header and payload at the most.
+        record::encode_entry(KIND, &payload[..at], out, crc32c).unwrap_or(0)
+    }
+
+    /// Reads the entry of a batch; `None` when it is not one of these.
+    pub(super) fn decode(entry: &[u8]) -> Option<Self> {
+        let (head, payload) = entry.split_at_checked(record::ENTRY_HEADER_BYTES)?;
+        if head[8] != KIND || payload.len() < FIXED_BYTES {
+            return None;
+        }
+        let mut cursors = Self::new(u64_at(payload, 0), u32_at(payload, 32));
+        cursors.base = u64_at(payload, 8);
+        cursors.released = u64_at(payload, 16);
+        cursors.kept = u64_at(payload, 24);
+        cursors.places_used = payload[36];
+        let (places, application) =
+            payload[FIXED_BYTES..].split_at_checked(usize::from(payload[36]) * PLACE_BYTES)?;
+        for (index, bytes) in places.chunks_exact(PLACE_BYTES).enumerate() {
+            let queue = QueueKey { queue: QueueId(u64_at(bytes, 8)), class: bytes[28] };
+            let (owner, epoch) = (NodeId(u64_at(bytes, 0)), Epoch(u32_at(bytes, 24)));
+            let stream = StreamKey { owner, queue, epoch };
+            *cursors.places.get_mut(index)? = Place { stream, next: Position(u64_at(bytes, 16)) };
+        }
+        if application.len() != usize::from(payload[37]) {
+            return None;
+        }
+        cursors.set_application(application).ok()?;
+        Some(cursors)
+    }
+}
