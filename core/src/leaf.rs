@@ -208,6 +208,11 @@ impl Leaf {
         self.link.peer.map_or(0, |peer| peer.features)
     }
 
+    /// Longest frame that the leaf takes, in bytes.
+    pub const fn frame_bytes_max(&self) -> u32 {
+        self.config.link.frame_bytes_max
+    }
+
     /// The life of the log that the leaf speaks of.
     pub const fn epoch(&self) -> Epoch {
         self.config.link.epoch

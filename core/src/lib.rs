@@ -17,6 +17,8 @@
 extern crate std;
 
 pub mod contract;
+#[cfg(any(feature = "embedded-io-07", feature = "embedded-io-async-07"))]
+pub mod driver;
 pub mod leaf;
 pub mod lease;
 pub mod link;
