@@ -20,7 +20,17 @@
  Compare with `replcore_abi()` at start: a difference means header and library do not belong
  together. Raised when a function, a structure or a meaning changes.
  */
-#define REPLCORE_ABI 1
+#define REPLCORE_ABI 2
+
+/*
+ Registers at a hub, posts to it and receives what the hub's queue of its name holds.
+ */
+#define REPLCORE_ROLE_LEAF 0
+
+/*
+ A program at a node: its records get their identity there, and it reads as a consumer.
+ */
+#define REPLCORE_ROLE_CLIENT 1
 
 /*
  Bytes of a batch header in a log.
@@ -495,10 +505,76 @@ typedef struct replcore_leaf_config {
    */
   uint32_t poll_interval_ms;
   /*
-   Zero.
+   One of REPLCORE_ROLE_*; default a leaf.
    */
-  uint32_t reserved;
+  uint32_t role;
+  /*
+   The own queue that the other end reads; default `hub`.
+   */
+  const char *queue;
+  /*
+   The consumer that a client reads as; NULL when it only posts.
+   */
+  const char *consumer;
+  /*
+   Only messages of this type, when the consumer is new; NULL for all.
+   */
+  const char *consumer_type;
+  /*
+   1: a new consumer starts with what the node already holds.
+   */
+  uint32_t consumer_from_start;
+  /*
+   1: does not dial, but waits for its hub to.
+   */
+  uint32_t waits;
 } replcore_leaf_config;
+
+/*
+ What a link has counted. Noise is counted here and never becomes an error.
+ */
+typedef struct replcore_link_stats {
+  /*
+   Frames with a length out of range.
+   */
+  uint64_t bad_length;
+  /*
+   Frames whose checksum did not match.
+   */
+  uint64_t bad_checksum;
+  /*
+   Frames of an unknown type.
+   */
+  uint64_t bad_type;
+  /*
+   Frames whose payload did not decode.
+   */
+  uint64_t bad_payload;
+  /*
+   Frames that made no sense where they came.
+   */
+  uint64_t violations;
+  /*
+   Links given up because the other end fell silent.
+   */
+  uint64_t silent;
+  /*
+   Frames of records that brought nothing new.
+   */
+  uint64_t repeated;
+  /*
+   Times a receiving end went back to the last safe position.
+   */
+  uint64_t went_back;
+  /*
+   Times the store had no room.
+   */
+  uint64_t full;
+  /*
+   Acknowledgements that promised less than is asked for.
+   */
+  uint64_t below_level;
+} replcore_link_stats;
 
 /*
  A batch: what is written and synced as one and counts as a whole or not at all.
@@ -648,6 +724,24 @@ typedef struct replcore_output {
 } replcore_output;
 
 /*
+ A pair of name and value that applications hang on a message.
+ */
+typedef struct replcore_header {
+  /*
+   Its name, at most 1024 bytes.
+   */
+  const char *name;
+  /*
+   Its value.
+   */
+  const uint8_t *value;
+  /*
+   Bytes of the value.
+   */
+  size_t value_len;
+} replcore_header;
+
+/*
  What a program posts. All zeros but `struct_size` is an empty message; NULL and 0 mean "not
  given".
  */
@@ -669,9 +763,9 @@ typedef struct replcore_message {
    */
   const char *content_type;
   /*
-   A queue that the poster asks for, beside what the dispatch rules say.
+   Queues that the poster asks for, beside what the dispatch rules say.
    */
-  const char *to;
+  const char *const *to;
   /*
    The name of the node where it is posted.
    */
@@ -705,6 +799,23 @@ typedef struct replcore_message {
    When it is no longer worth delivering, in milliseconds since 1970; 0 for never.
    */
   uint64_t expires_wall_ms;
+  /*
+   The time at the origin as a stamp that rises with every message, by replcore_stamp_next; 0
+   for the plain time that replcore_record_encode is given.
+   */
+  uint64_t stamp;
+  /*
+   Pairs of name and value for the applications.
+   */
+  const struct replcore_header *headers;
+  /*
+   How many pairs, at most 32.
+   */
+  uint32_t header_count;
+  /*
+   How many queues `to` has, at most 32.
+   */
+  uint32_t to_count;
 } replcore_message;
 
 /*
@@ -728,6 +839,28 @@ typedef struct replcore_record_id {
    */
   uint32_t message_class;
 } replcore_record_id;
+
+/*
+ Where a part of a record stands: offsets from the start of the record.
+ */
+typedef struct replcore_part {
+  /*
+   The name.
+   */
+  uint32_t name_at;
+  /*
+   Bytes of the name.
+   */
+  uint32_t name_len;
+  /*
+   The value; of a queue asked for there is none.
+   */
+  uint32_t value_at;
+  /*
+   Bytes of the value.
+   */
+  uint32_t value_len;
+} replcore_part;
 
 /*
  What is in a record. Each `_at` is an offset from the start of the record, 0 with a length of 0
@@ -779,6 +912,14 @@ typedef struct replcore_record {
    */
   uint32_t origin_name_len;
   /*
+   What names the act of posting.
+   */
+  uint32_t idempotency_key_at;
+  /*
+   Bytes of it.
+   */
+  uint32_t idempotency_key_len;
+  /*
    The body.
    */
   uint32_t body_at;
@@ -786,6 +927,19 @@ typedef struct replcore_record {
    Bytes of the body.
    */
   uint32_t body_len;
+  /*
+   How many queues it asks for; replcore_record_to gives them.
+   */
+  uint32_t to_count;
+  /*
+   How many headers it has; replcore_record_header gives them.
+   */
+  uint32_t header_count;
+  /*
+   The time at its origin as a stamp, of which `time_wall_ms` is the greater part; of two
+   messages with one type and key the one with the greater stamp is the current one.
+   */
+  uint64_t stamp;
 } replcore_record;
 
 #ifdef __cplusplus
@@ -898,6 +1052,41 @@ replcore_status replcore_leaf_reject(struct replcore_machine *machine,
  `machine` is a machine.
  */
 int32_t replcore_leaf_connected(struct replcore_machine *machine);
+
+/*
+ Whether everything that the program has reported of the own queue is acknowledged: 1, or 0; 0
+ for what is not a leaf, or is not connected.
+
+ Asks of the caller:
+ `machine` is a machine.
+ */
+int32_t replcore_leaf_drained(struct replcore_machine *machine);
+
+/*
+ Round trip of the last ping, in microseconds; 0 when not known, and for what is not a leaf.
+
+ Asks of the caller:
+ `machine` is a machine.
+ */
+uint32_t replcore_leaf_round_trip_us(struct replcore_machine *machine);
+
+/*
+ Writes the name of the node at the other end to `out`, with a zero byte behind it; 64 bytes are
+ always enough. An empty text while it is not known.
+
+ Asks of the caller:
+ `machine` is a machine, `out` has `cap` bytes.
+ */
+replcore_status replcore_leaf_peer(struct replcore_machine *machine, char *out, size_t cap);
+
+/*
+ What the leaf's links have counted since the start.
+
+ Asks of the caller:
+ `machine` is a machine, `stats` is writable.
+ */
+replcore_status replcore_leaf_stats(struct replcore_machine *machine,
+                                    struct replcore_link_stats *stats);
 
 /*
  Writes the header of a batch whose entries are the `entries_len` bytes after the first 32 of
@@ -1202,6 +1391,12 @@ replcore_status replcore_poll(struct replcore_machine *machine,
 replcore_status replcore_name_id(const char *name, uint64_t *id);
 
 /*
+ The stamp after `last`, at the wall time `wall_ms`: greater than `last` even when the clock of the
+ wall was set back. Keep the greatest that was given out or seen in a record.
+ */
+uint64_t replcore_stamp_next(uint64_t last, uint64_t wall_ms);
+
+/*
  Writes the message as a record with the identity `id` and the time `time_wall_ms` (0 when not
  known) to `out`; `*written` gets its length. After SHORT `*written` says how many bytes `out`
  needs.
@@ -1216,6 +1411,29 @@ replcore_status replcore_record_encode(const struct replcore_message *message,
                                        uint8_t *out,
                                        size_t cap,
                                        size_t *written);
+
+/*
+ Says where the queue that a record asks for stands, the one of this `index` from 0. END when
+ it asks for fewer.
+
+ Asks of the caller:
+ `data` has `len` bytes, `part` is writable and does not overlap them.
+ */
+replcore_status replcore_record_to(const uint8_t *data,
+                                   size_t len,
+                                   uint32_t index,
+                                   struct replcore_part *part);
+
+/*
+ Says where the header of this `index` from 0 stands in a record. END when it has fewer.
+
+ Asks of the caller:
+ `data` has `len` bytes, `part` is writable and does not overlap them.
+ */
+replcore_status replcore_record_header(const uint8_t *data,
+                                       size_t len,
+                                       uint32_t index,
+                                       struct replcore_part *part);
 
 /*
  Checks form and checksum of the record that is all of `data` and says what is in it.

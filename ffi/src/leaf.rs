@@ -3,13 +3,13 @@
 use core::ffi::{c_char, c_void};
 
 use replcore_core::contract::StreamIndex;
-use replcore_core::leaf::{Leaf, LeafConfig, LeafEvent};
+use replcore_core::leaf::{ConsumerConfig, Leaf, LeafConfig, LeafEvent};
 use replcore_core::link::LinkSettings;
 use replcore_core::stream::{Address, Epoch, Name, Position};
 use replcore_core::time::Instant;
-use replcore_core::wire::{FRAME_BYTES_MAX, FRAME_BYTES_MIN, RefuseReason};
+use replcore_core::wire::{FRAME_BYTES_MAX, FRAME_BYTES_MIN, RefuseReason, Role};
 
-use crate::check::{reference_mut, sized, text};
+use crate::check::{bytes_mut, reference_mut, sized, text};
 use crate::machine::machine;
 use crate::status::status;
 use crate::{replcore_machine, replcore_output, replcore_output_kind, replcore_status};
@@ -94,8 +94,49 @@ pub struct replcore_leaf_config {
     /// 0 holds the link open. Otherwise the leaf dials at this interval, in milliseconds, exchanges
     /// what there is and closes.
     pub poll_interval_ms: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// One of REPLCORE_ROLE_*; default a leaf.
+    pub role: u32,
+    /// The own queue that the other end reads; default `hub`.
+    pub queue: *const c_char,
+    /// The consumer that a client reads as; NULL when it only posts.
+    pub consumer: *const c_char,
+    /// Only messages of this type, when the consumer is new; NULL for all.
+    pub consumer_type: *const c_char,
+    /// 1: a new consumer starts with what the node already holds.
+    pub consumer_from_start: u32,
+    /// 1: does not dial, but waits for its hub to.
+    pub waits: u32,
+}
+
+/// Registers at a hub, posts to it and receives what the hub's queue of its name holds.
+pub const REPLCORE_ROLE_LEAF: u32 = 0;
+/// A program at a node: its records get their identity there, and it reads as a consumer.
+pub const REPLCORE_ROLE_CLIENT: u32 = 1;
+
+/// What a link has counted. Noise is counted here and never becomes an error.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct replcore_link_stats {
+    /// Frames with a length out of range.
+    pub bad_length: u64,
+    /// Frames whose checksum did not match.
+    pub bad_checksum: u64,
+    /// Frames of an unknown type.
+    pub bad_type: u64,
+    /// Frames whose payload did not decode.
+    pub bad_payload: u64,
+    /// Frames that made no sense where they came.
+    pub violations: u64,
+    /// Links given up because the other end fell silent.
+    pub silent: u64,
+    /// Frames of records that brought nothing new.
+    pub repeated: u64,
+    /// Times a receiving end went back to the last safe position.
+    pub went_back: u64,
+    /// Times the store had no room.
+    pub full: u64,
+    /// Acknowledgements that promised less than is asked for.
+    pub below_level: u64,
 }
 
 /// The epoch of a fresh log, made from a random number.
@@ -151,7 +192,12 @@ pub unsafe extern "C" fn replcore_leaf_init(
 /// # Safety
 /// The texts are NULL or end in a zero byte.
 unsafe fn leaf_config(given: &replcore_leaf_config) -> Result<LeafConfig, replcore_status> {
-    if given.instance == 0 || given.epoch == 0 || given.reserved != 0 {
+    let is_flag = |value: u32| value <= 1;
+    if given.instance == 0
+        || given.epoch == 0
+        || !is_flag(given.consumer_from_start)
+        || !is_flag(given.waits)
+    {
         return Err(replcore_status::Value);
     }
     let name = |text: &str| Name::new(text).map_err(|_| replcore_status::Name);
@@ -172,6 +218,22 @@ unsafe fn leaf_config(given: &replcore_leaf_config) -> Result<LeafConfig, replco
     if !extra.is_empty() {
         config.extra_queue = Some(name(extra)?);
     }
+    config.role = match given.role {
+        REPLCORE_ROLE_LEAF => Role::Leaf,
+        REPLCORE_ROLE_CLIENT => Role::Client,
+        _ => return Err(replcore_status::Value),
+    };
+    // SAFETY: as the caller promises.
+    let queue = unsafe { text(given.queue) }?;
+    if !queue.is_empty() {
+        config.queue = Some(name(queue)?);
+    }
+    // SAFETY: as the caller promises.
+    config.consumer = unsafe { consumer(given) }?;
+    if config.consumer.is_some() && config.role != Role::Client {
+        return Err(replcore_status::Value);
+    }
+    config.dials = given.waits == 0;
     if !address.is_empty() {
         config.address = Some(Address::new(address).map_err(|_| replcore_status::Text)?);
     }
@@ -181,6 +243,27 @@ unsafe fn leaf_config(given: &replcore_leaf_config) -> Result<LeafConfig, replco
     config.lease.register_ms = or(given.register_ms, config.lease.register_ms);
     config.lease.lease_ms = or(given.lease_ms, config.lease.lease_ms);
     Ok(config)
+}
+
+/// # Safety
+/// The texts are NULL or end in a zero byte.
+unsafe fn consumer(
+    given: &replcore_leaf_config,
+) -> Result<Option<ConsumerConfig>, replcore_status> {
+    // SAFETY: as the caller promises.
+    let (name, message_type) = unsafe { (text(given.consumer)?, text(given.consumer_type)?) };
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let message_type = match message_type {
+        "" => None,
+        text => Some(Address::new(text).map_err(|_| replcore_status::Text)?),
+    };
+    Ok(Some(ConsumerConfig {
+        name: Name::new(name).map_err(|_| replcore_status::Name)?,
+        message_type,
+        from_start: given.consumer_from_start == 1,
+    }))
 }
 
 /// Has the leaf close its link with a good-bye and dial no more.
@@ -229,6 +312,79 @@ pub unsafe extern "C" fn replcore_leaf_reject(
 pub unsafe extern "C" fn replcore_leaf_connected(machine: *mut replcore_machine) -> i32 {
     // SAFETY: as the caller promises.
     unsafe { self::machine(machine) }.is_ok_and(|machine| machine.leaf.is_connected()).into()
+}
+
+/// Whether everything that the program has reported of the own queue is acknowledged: 1, or 0; 0
+/// for what is not a leaf, or is not connected.
+///
+/// # Safety
+/// `machine` is a machine.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn replcore_leaf_drained(machine: *mut replcore_machine) -> i32 {
+    // SAFETY: as the caller promises.
+    unsafe { self::machine(machine) }.is_ok_and(|machine| machine.leaf.is_drained()).into()
+}
+
+/// Round trip of the last ping, in microseconds; 0 when not known, and for what is not a leaf.
+///
+/// # Safety
+/// `machine` is a machine.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn replcore_leaf_round_trip_us(machine: *mut replcore_machine) -> u32 {
+    // SAFETY: as the caller promises.
+    unsafe { self::machine(machine) }.map_or(0, |machine| machine.leaf.round_trip_us())
+}
+
+/// Writes the name of the node at the other end to `out`, with a zero byte behind it; 64 bytes are
+/// always enough. An empty text while it is not known.
+///
+/// # Safety
+/// `machine` is a machine, `out` has `cap` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn replcore_leaf_peer(
+    machine: *mut replcore_machine,
+    out: *mut c_char,
+    cap: usize,
+) -> replcore_status {
+    status((|| {
+        // SAFETY: as the caller promises.
+        let (machine, out) = unsafe { (self::machine(machine)?, bytes_mut(out.cast(), cap)?) };
+        let peer = machine.leaf.peer();
+        let name = peer.as_ref().map_or("", Name::as_str);
+        let out = out.get_mut(..name.len() + 1).ok_or(replcore_status::Short)?;
+        out[..name.len()].copy_from_slice(name.as_bytes());
+        out[name.len()] = 0;
+        Ok(())
+    })())
+}
+
+/// What the leaf's links have counted since the start.
+///
+/// # Safety
+/// `machine` is a machine, `stats` is writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn replcore_leaf_stats(
+    machine: *mut replcore_machine,
+    stats: *mut replcore_link_stats,
+) -> replcore_status {
+    status((|| {
+        // SAFETY: as the caller promises.
+        let (machine, stats) = unsafe { (self::machine(machine)?, reference_mut(stats)?) };
+        let counted = machine.leaf.stats();
+        *stats = replcore_link_stats {
+            bad_length: counted.bad_length,
+            bad_checksum: counted.bad_checksum,
+            bad_type: counted.bad_type,
+            bad_payload: counted.bad_payload,
+            violations: counted.violations,
+            silent: counted.silent,
+            repeated: counted.repeated,
+            went_back: counted.went_back,
+            full: counted.full,
+            below_level: counted.below_level,
+        };
+        Ok(())
+    })())
 }
 
 pub(crate) fn event(event: LeafEvent) -> replcore_output {

@@ -21,7 +21,7 @@ pub use status::*;
 
 /// Compare with `replcore_abi()` at start: a difference means header and library do not belong
 /// together. Raised when a function, a structure or a meaning changes.
-pub const REPLCORE_ABI: u32 = 1;
+pub const REPLCORE_ABI: u32 = 2;
 
 /// The ABI number of the library; see REPLCORE_ABI.
 #[unsafe(no_mangle)]

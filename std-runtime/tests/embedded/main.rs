@@ -1,9 +1,10 @@
 //! The same leaf machine under other drivers than tokio, against a real hub: a C program on a plain
-//! file, and firmware in an emulated microcontroller on a bad serial line.
+//! file, Python under asyncio, and firmware in an emulated microcontroller on a bad serial line.
 
 mod c_leaf;
 #[path = "../common/mod.rs"]
 mod common;
 mod firmware;
+mod python;
 mod relay;
 mod tools;
