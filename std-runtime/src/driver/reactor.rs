@@ -144,7 +144,7 @@ impl<M: Machine + 'static, S: Store + 'static> Reactor<M, S> {
         }
     }
 
-    /// Waits until a commit covers everything that was done before the call.
+    /// Waits until a commit covers everything that was done before the call, and standbys have it.
     ///
     /// # Errors
     /// It does not: there was no space for it, or the engine has stopped.
@@ -152,14 +152,21 @@ impl<M: Machine + 'static, S: Store + 'static> Reactor<M, S> {
         let before = self.turns.get();
         let failed = || self.engine.borrow().counters().commits_failed;
         let failed_before = failed();
+        let mut number = None;
         loop {
             let turned = self.turned.notified();
             if let Some(stopped) = self.engine.borrow().stopped() {
                 return Err(stopped);
             }
             if self.turns.get() > before {
-                let safe = failed() == failed_before;
-                return if safe { Ok(()) } else { Err(Stopped::Store(Failure::Full)) };
+                if number.is_none() && failed() != failed_before {
+                    return Err(Stopped::Store(Failure::Full));
+                }
+                let engine = self.engine.borrow();
+                let number = *number.get_or_insert_with(|| engine.store().committed_number());
+                if engine.is_replicated(number) {
+                    return Ok(());
+                }
             }
             turned.await;
         }

@@ -8,7 +8,9 @@
 //! output, next_flush, next_resume, next_dial, next_call, next_event   until there is nothing more
 //! ```
 //!
-//! Nothing is acknowledged before [`Engine::turn`] has committed, and one commit serves all links.
+//! Nothing is acknowledged before [`Engine::turn`] has committed, and one commit serves all links. At
+//! a hub with standbys nothing is acknowledged, dispatched or shown before [`Engine::replicated`]
+//! says that they have it; commits go on meanwhile.
 //! The engine reads no clock and opens no file but through its store, so that a simulator drives
 //! it as it is. Same machine, store and calls: same results.
 
@@ -24,7 +26,7 @@ mod tests;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use replcore::contract::{
-    DialIndex, Failure, Input, LinkId, Machine, StreamIndex, Token, Transport,
+    Answer, DialIndex, Failure, Input, LinkId, Machine, StreamIndex, Token, Transport,
 };
 use replcore::stream::{NodeId, QueueId, StreamKey};
 use replcore::time::Instant;
@@ -110,10 +112,39 @@ pub struct EngineCounters {
 /// What waits for the next commit, in the order in which it came.
 #[derive(Clone, Copy, Debug)]
 enum Completion {
-    Taken { link: LinkId, stream: StreamIndex, source: StreamKey, bytes: u32 },
-    Refused { link: LinkId, stream: StreamIndex, reason: Failure },
-    Persisted { token: Token },
-    Failed { token: Token, reason: Failure },
+    Taken {
+        link: LinkId,
+        stream: StreamIndex,
+        source: StreamKey,
+        bytes: u32,
+    },
+    Refused {
+        link: LinkId,
+        stream: StreamIndex,
+        reason: Failure,
+    },
+    Persisted {
+        token: Token,
+    },
+    Failed {
+        token: Token,
+        reason: Failure,
+    },
+    /// How far this stream was taken, once all of it that is under way is safe.
+    Inbound {
+        token: Token,
+        source: StreamKey,
+    },
+}
+
+impl Completion {
+    /// The link that it is for; a report for one that is down is void.
+    const fn link(&self) -> Option<LinkId> {
+        match self {
+            Self::Taken { link, .. } | Self::Refused { link, .. } => Some(*link),
+            Self::Persisted { .. } | Self::Failed { .. } | Self::Inbound { .. } => None,
+        }
+    }
 }
 
 /// Why an engine does nothing more.
@@ -167,6 +198,10 @@ pub struct Engine<M: Machine, S: Store> {
     scratch: Vec<u8>,
     buf: Box<[u8; CONTROL_FRAME_BYTES_MAX]>,
     completions: Vec<Completion>,
+    /// Completions whose commit is not replicated yet: its number, and why it failed.
+    waiting: VecDeque<(u64, Completion, Option<Failure>)>,
+    /// Commits up to this number are held by as many standbys as must hold them.
+    replicated: u64,
     /// Somebody waits for the next commit.
     urgent: bool,
     dirty_since: Option<Instant>,
@@ -217,6 +252,8 @@ impl<M: Machine, S: Store> Engine<M, S> {
             scratch: Vec::new(),
             buf: Box::new([0; CONTROL_FRAME_BYTES_MAX]),
             completions: Vec::new(),
+            waiting: VecDeque::new(),
+            replicated: 0,
             urgent: false,
             dirty_since: None,
             maintain_at: now,
@@ -296,12 +333,8 @@ impl<M: Machine, S: Store> Engine<M, S> {
         for queue in reads {
             self.readers.remove(&(queue, link));
         }
-        self.completions.retain(|completion| match completion {
-            Completion::Taken { link: of, .. } | Completion::Refused { link: of, .. } => {
-                *of != link
-            }
-            _ => true,
-        });
+        self.completions.retain(|completion| completion.link() != Some(link));
+        self.waiting.retain(|(_, completion, _)| completion.link() != Some(link));
         self.sources.retain(|(_, of, _)| *of != link);
         self.store.unwatch(link);
         self.feed(Input::LinkDown { link });
@@ -358,13 +391,46 @@ impl<M: Machine, S: Store> Engine<M, S> {
             return;
         }
         self.counters.commits_failed += u64::from(outcome.is_err());
+        let number = self.store.committed_number();
         let mut completions = std::mem::take(&mut self.completions);
         for completion in completions.drain(..) {
-            self.complete(completion, outcome.err());
+            if number == 0 {
+                self.complete(completion, outcome.err());
+            } else {
+                // What failed waits too: reports of a stream come in order.
+                self.waiting.push_back((number, completion, outcome.err()));
+            }
         }
         if self.completions.is_empty() {
             // Keeps the memory for the next time.
             self.completions = completions;
+        }
+        self.report();
+    }
+
+    /// Commits up to `number` are held by as many standbys as must hold them. What waited for that
+    /// is reported and dispatched; take a turn afterwards.
+    pub fn replicated(&mut self, number: u64) {
+        if number > self.replicated && self.stopped.is_none() {
+            self.replicated = number;
+            self.store.show_through(number);
+            self.report();
+        }
+    }
+
+    /// Whether everything up to the commit of this number may be answered for.
+    pub const fn is_replicated(&self, number: u64) -> bool {
+        number <= self.replicated
+    }
+
+    /// Tells the machine what is safe now.
+    fn report(&mut self) {
+        while let Some((number, completion, failed)) = self.waiting.front().copied() {
+            if !self.is_replicated(number) {
+                break;
+            }
+            self.waiting.pop_front();
+            self.complete(completion, failed);
         }
         while let Some(growth) = self.store.grown() {
             let (link, stream) = (growth.link, growth.stream);
@@ -383,6 +449,10 @@ impl<M: Machine, S: Store> Engine<M, S> {
             | (Completion::Refused { link, stream, reason }, _) => {
                 self.links[link.0 as usize].refused &= !(1 << stream.0);
                 self.feed(Input::Refused { link, stream, reason });
+            }
+            (Completion::Inbound { token, source }, _) => {
+                let (epoch, cursor) = self.store.inbound(&source);
+                self.feed(Input::Answer { token, answer: Answer::Inbound { epoch, cursor } });
             }
             (Completion::Persisted { token }, None) => self.feed(Input::Persisted { token }),
             (Completion::Persisted { token }, Some(reason))

@@ -56,6 +56,13 @@ impl<M: Machine, S: Store> Engine<M, S> {
                 }
             }
             Output::Renumber { epoch, token } => self.renumber(epoch, token),
+            Output::Ask { token, query: Query::Inbound(source), .. }
+                if self.store.committed_number() > 0 =>
+            {
+                // A sender that goes on from before what is under way would bring some of it twice.
+                self.urgent = true;
+                self.completions.push(Completion::Inbound { token, source });
+            }
             Output::Ask { token, query, len } => {
                 let answer = self.answer(query, len);
                 self.feed(Input::Answer { token, answer });

@@ -85,7 +85,7 @@ impl<M: Machine + 'static, S: Store + 'static> Service<M, S> {
             Request::Read { from, limit, message_type, key, wait_ms } => {
                 self.read(from, limit, message_type.as_deref(), key.as_ref(), wait_ms).await
             }
-            Request::Latest { message_type, key } => self.latest(&message_type, &key),
+            Request::Latest { message_type, key } => self.latest(&message_type, &key).await,
             Request::Queues { after, limit } => Ok(self.queues(after.as_deref(), limit)),
             Request::Peek { queue, skip, limit } => self.peek(&queue, skip, limit),
             Request::Purge { queue, ids } => self.purge(&queue, ids.as_deref()).await,
@@ -201,17 +201,28 @@ impl<M: Machine + 'static, S: Store + 'static> Service<M, S> {
         Ok((messages, next, more))
     }
 
-    fn latest(&self, message_type: &str, key: &Bytes) -> Answered {
-        let mut engine = self.reactor.engine.borrow_mut();
-        let wall_ms = engine.wall_ms();
-        let mut message = None;
-        engine
-            .store_mut()
-            .latest(message_type, &key.0, &mut |ordinal, record| {
-                message = Some(to_message(record, ordinal, 0, wall_ms));
-            })
-            .map_err(|reason| stopped(Stopped::Store(reason)))?;
-        Ok(Reply::Latest { message })
+    async fn latest(&self, message_type: &str, key: &Bytes) -> Answered {
+        loop {
+            let (mut message, mut place) = (None, 0);
+            let visible = {
+                let mut engine = self.reactor.engine.borrow_mut();
+                let wall_ms = engine.wall_ms();
+                engine
+                    .store_mut()
+                    .latest(message_type, &key.0, &mut |ordinal, record| {
+                        place = ordinal;
+                        message = Some(to_message(record, ordinal, 0, wall_ms));
+                    })
+                    .map_err(|reason| stopped(Stopped::Store(reason)))?;
+                engine.store().ordinals()[1]
+            };
+            if message.is_none() || place < visible {
+                return Ok(Reply::Latest { message });
+            }
+            // No standby has it yet, so that it may still come to nothing.
+            self.reactor.wake_turn();
+            self.committed().await?;
+        }
     }
 
     fn queues(&self, after: Option<&str>, limit: Option<u32>) -> Reply {

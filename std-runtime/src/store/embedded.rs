@@ -13,6 +13,7 @@ use super::log::Log;
 use super::note::{NOTE_BYTES_MAX, Note};
 use super::plan::Plan;
 use super::queues::{NoteAt, Queues};
+use super::replica::Replica;
 use super::{Consumer, Counters, Growth, LimitPolicy, PostError, QueueKind, QueueLimits};
 
 /// What a store is told when it is opened.
@@ -56,6 +57,9 @@ pub struct Config {
     pub current_keys_max: u64,
     /// Limits of queues that were given none of their own.
     pub queue_limits: QueueLimits,
+    /// Whether the log is one that several hubs hold: the store follows until
+    /// [`SegmentStore::promote`]. Default no. Commits must be synced.
+    pub replicated: bool,
     /// Something random, for the identity of a fresh store and for epochs.
     pub random: u64,
 }
@@ -86,6 +90,7 @@ impl Config {
                 age_ms_max: 0,
                 policy: LimitPolicy::ByKind,
             },
+            replicated: false,
             random,
         }
     }
@@ -159,6 +164,7 @@ pub struct SegmentStore<D: Disk> {
     /// At the start a part of the log was found damaged or missing that no checkpoint covers.
     pub(super) lost_tail: bool,
     pub(super) failed: bool,
+    pub(super) replica: Replica,
 }
 
 impl<D: Disk> SegmentStore<D> {
@@ -184,8 +190,9 @@ impl<D: Disk> SegmentStore<D> {
 
     /// The most bytes that the pending notes take.
     pub(super) fn pending_bytes(&self) -> usize {
-        // One more for the mark of a further batch of one commit.
-        (self.pending.len() + 1) * NOTE_BYTES_MAX + self.pending_extra
+        // One more for the mark of a further batch of one commit, and one for its number.
+        let own = 1 + usize::from(self.replica.is_leading());
+        (self.pending.len() + own) * NOTE_BYTES_MAX + self.pending_extra
     }
 
     /// Makes sure that this much can be stored, before anything is accepted.
@@ -230,7 +237,11 @@ impl<D: Disk> SegmentStore<D> {
         if self.log.has_closed() {
             Note::Continues.write(&mut notes);
         }
+        let own = notes.len();
         self.pending.iter().for_each(|note| note.write(&mut notes));
+        if self.replica.is_leading() {
+            self.replica.number_batch(self.log.open_entries(), own, &mut notes);
+        }
         if !self.log.fits_bytes(notes.len()) {
             // Only acknowledgements, which are taken without asking, can lead here.
             self.prepare(self.log.open_bytes() + notes.len())?;
@@ -268,6 +279,7 @@ impl<D: Disk> SegmentStore<D> {
             self.failed = true;
             return Err(Failure::Io);
         }
+        self.replica.committed();
         self.counters.commits += 1;
         self.counters.log_bytes_written = self.log.written_bytes;
         self.counters.sync_us = self.log.sync_us;
@@ -276,19 +288,32 @@ impl<D: Disk> SegmentStore<D> {
     }
 
     fn committed(&mut self) {
+        if self.replica.is_leading() {
+            self.keep_in_flight();
+            return;
+        }
         for name in self.dirty_streams.drain(..) {
             if let Some(stream) = self.streams.get_mut(&name) {
                 stream.durable = stream.position;
             }
         }
-        for (slot, class) in self.touched.drain(..) {
+        let mut touched = std::mem::take(&mut self.touched);
+        for (slot, class) in touched.drain(..) {
             let Some(lane) = self.queues.lane(slot, class) else { continue };
             lane.touched = false;
-            lane.durable_next = lane.next;
-            let next = Position(lane.next);
-            for (link, stream) in &lane.watchers {
-                self.grown.push_back(Growth { link: *link, stream: *stream, next });
-            }
+            let next = lane.next;
+            self.show(slot, class, next);
+        }
+        self.touched = touched;
+    }
+
+    /// Lets readers have the entries of a lane before `next`.
+    pub(super) fn show(&mut self, slot: u32, class: u8, next: u64) {
+        let Some(lane) = self.queues.lane(slot, class) else { return };
+        lane.durable_next = next;
+        for (link, stream) in &lane.watchers {
+            let next = Position(next);
+            self.grown.push_back(Growth { link: *link, stream: *stream, next });
         }
     }
 
@@ -339,6 +364,7 @@ impl<D: Disk> SegmentStore<D> {
         self.note(Note::ForgetQueue { queue: id.0 }, 0);
         self.queues.remove(id);
         self.touched.retain(|touched| touched.0 != slot);
+        self.replica.forget_lanes(slot);
         for lanes in self.watched.values_mut() {
             lanes.retain(|lane| lane.0 != slot);
         }

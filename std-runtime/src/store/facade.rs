@@ -167,7 +167,7 @@ impl<D: Disk> Store for SegmentStore<D> {
         bytes_max: usize,
         each: &mut dyn FnMut(u64, &Record<'_>) -> bool,
     ) -> Result<u64, Failure> {
-        self.read_from(from, bytes_max, each)
+        self.read_from(from, self.visible_ordinal(), bytes_max, each)
     }
 
     fn latest(
@@ -206,7 +206,7 @@ impl<D: Disk> Store for SegmentStore<D> {
 
     fn ordinals(&self) -> [u64; 2] {
         let first = self.log.segments.front().map_or(0, |first| first.first_ordinal);
-        [first, self.log.durable_ordinal]
+        [first, self.visible_ordinal()]
     }
 
     fn close(&mut self) -> Result<(), Failure> {
@@ -230,5 +230,13 @@ impl<D: Disk> Store for SegmentStore<D> {
 
     fn commit(&mut self) -> Result<(), Failure> {
         self.commit_all()
+    }
+
+    fn committed_number(&self) -> u64 {
+        self.replica.committed_number()
+    }
+
+    fn show_through(&mut self, number: u64) {
+        self.show_replicated(number);
     }
 }

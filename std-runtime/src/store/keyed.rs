@@ -156,6 +156,26 @@ impl Keyed {
         Ok(found)
     }
 
+    /// Posts whose keys come after `after`, at most `limit`, by key. Those in memory are not among
+    /// them: see [`Self::flush`].
+    pub(super) fn posts_after(
+        &self,
+        after: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, KnownPost)>> {
+        let read = self.database.begin_read()?;
+        let posts = read.open_table(POSTS)?;
+        let range = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
+        let mut found = Vec::new();
+        for entry in posts.range::<&[u8]>(range)?.take(limit) {
+            let (key, value) = entry?;
+            let (epoch, class, seq, at_ms) = value.value();
+            let id = RecordId { origin: self.origin, epoch: Epoch(epoch), class, seq: Seq(seq) };
+            found.push((key.value().to_vec(), KnownPost { id, at_ms }));
+        }
+        Ok(found)
+    }
+
     /// Remembers a post.
     pub(super) fn add_post(&mut self, key: &[u8], post: KnownPost) {
         if self.posts.insert(key.to_vec(), post).is_none() {

@@ -11,6 +11,8 @@ use super::Identity;
 use super::disk::{Disk, FileId};
 use super::segment::{self, Found, Index, Mark, Scan, Segment, length_at};
 
+/// Where an empty segment ends.
+const FIRST_END: u64 = segment::HEADER_BYTES as u64;
 /// Every so many records of a batch their place is noted.
 const MARK_RECORDS: u32 = 64;
 /// Bytes of one read of records.
@@ -150,6 +152,11 @@ impl<D: Disk> Log<D> {
         let segments = self.segments.iter().chain(&self.spare);
         segments.map(|segment| segment.capacity).sum::<u64>()
             + self.pool.iter().map(|file| file.1).sum::<u64>()
+    }
+
+    /// Sets the most bytes on disk.
+    pub(super) const fn set_bytes_max(&mut self, most: u64) {
+        self.config.log_bytes_max = most;
     }
 
     /// Bytes of segments that hold something.
@@ -296,6 +303,11 @@ impl<D: Disk> Log<D> {
         }
     }
 
+    /// What is in the open batch so far.
+    pub(super) fn open_entries(&self) -> &[u8] {
+        self.open.bytes.get(BATCH_HEADER_BYTES..).unwrap_or_default()
+    }
+
     /// Whether the open batch has records.
     pub(super) fn open_records(&self) -> u32 {
         self.open.records
@@ -309,6 +321,21 @@ impl<D: Disk> Log<D> {
     /// Whether batches wait to be written.
     pub(super) fn has_closed(&self) -> bool {
         !self.closed.is_empty()
+    }
+
+    /// The next batch begins at this ordinal, behind a gap. No batch is open.
+    pub(super) fn start_at(&mut self, ordinal: u64) {
+        debug_assert!(self.open.bytes.is_empty(), "no batch is open");
+        self.next_ordinal = ordinal;
+        if let Some(last) = self.segments.back_mut().filter(|last| last.end == FIRST_END) {
+            last.first_ordinal = ordinal;
+            last.next_ordinal = ordinal;
+        }
+    }
+
+    /// Bytes of the batches that wait to be written.
+    pub(super) fn closed_bytes(&self) -> usize {
+        self.closed.iter().map(|batch| batch.bytes.len()).sum()
     }
 
     /// Ends the open batch with `notes`, which fit.

@@ -12,6 +12,7 @@ use replcore::wire::Records;
 
 mod blocks;
 mod checkpoint;
+mod copy;
 mod disk;
 mod embedded;
 mod facade;
@@ -28,12 +29,15 @@ mod reclaim;
 mod recovery;
 mod renumber;
 mod replay;
+mod replica;
 mod runs;
 mod salvage;
 mod segment;
 
+pub use copy::{CopyCursor, CopyStart};
 pub use disk::{Disk, FileDisk, FileId};
 pub use embedded::{Config, SegmentStore};
+pub use replica::{FollowError, Head, ShipCursor, Shipped};
 
 /// Who a store belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -487,7 +491,7 @@ pub trait Store {
     /// Bytes of the log on disk, spare segments included.
     fn log_bytes(&self) -> u64;
 
-    /// The first ordinal held, and the next to be given.
+    /// The first ordinal held, and the end of what readers may see.
     fn ordinals(&self) -> [u64; 2];
 
     /// Commits and leaves the medium as a clean end leaves it.
@@ -500,4 +504,12 @@ pub trait Store {
     /// [`Failure::Io`] the store takes nothing more: what is on the medium is not known, and only
     /// a restart tells.
     fn commit(&mut self) -> Result<(), Failure>;
+
+    /// The number of the last batch committed, in a log that several hubs hold; otherwise 0.
+    fn committed_number(&self) -> u64 {
+        0
+    }
+
+    /// As many standbys as must hold the batches up to this number: readers may see them now.
+    fn show_through(&mut self, _number: u64) {}
 }

@@ -40,6 +40,9 @@ pub(super) enum Note {
     Copies { first: u64, count: u64 },
     /// An entry of a queue has moved to a copy.
     Moved { queue: u64, class: u8, position: u64, ordinal: u64, count: u64 },
+    /// The batch has this number in a log that several hubs hold, and follows the one `before`.
+    /// The last note of its batch.
+    Numbered { term: u64, number: u64, before: (u64, u32) },
 }
 
 impl Note {

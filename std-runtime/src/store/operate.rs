@@ -96,7 +96,7 @@ impl<D: Disk> SegmentStore<D> {
 
     /// Shows committed records from `first` on, `count` ordinals, passing over lost ones, until
     /// `each` answers false.
-    fn each_record(
+    pub(super) fn each_record(
         &mut self,
         first: u64,
         count: u64,
@@ -239,15 +239,16 @@ impl<D: Disk> SegmentStore<D> {
     pub(super) fn read_from(
         &mut self,
         from: u64,
+        end: u64,
         bytes_max: usize,
         each: &mut dyn FnMut(u64, &Record<'_>) -> bool,
     ) -> Result<u64, Failure> {
         let held = self.log.segments.front().map_or(0, |first| first.first_ordinal);
         let mut ordinal = from.max(held);
         let (mut seen, mut stopped) = (0, false);
-        while !stopped && seen < bytes_max && ordinal < self.log.durable_ordinal {
+        while !stopped && seen < bytes_max && ordinal < end {
             let after = self.copies.partition_point(|copy| copy.1 <= ordinal);
-            let mut last = self.log.durable_ordinal;
+            let mut last = end;
             match self.copies.get(after) {
                 // Copies of older records: they were read in their first place.
                 Some(copy) if copy.0 <= ordinal => {
@@ -360,7 +361,8 @@ impl<D: Disk> SegmentStore<D> {
         let mut from = 0;
         while from < self.log.durable_ordinal {
             let mut found: Vec<(u64, u8, u64)> = Vec::new();
-            from = self.read_from(from, 1 << 20, &mut |ordinal, record| {
+            let end = self.log.durable_ordinal;
+            from = self.read_from(from, end, 1 << 20, &mut |ordinal, record| {
                 if matches(&consumer.message_type, record.message_type()) {
                     found.push((ordinal, record.id().class, record.as_bytes().len() as u64));
                 }

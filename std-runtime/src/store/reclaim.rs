@@ -57,7 +57,7 @@ impl<D: Disk> SegmentStore<D> {
         Ok(())
     }
 
-    fn image(&self, sequence: u64) -> Checkpoint {
+    pub(super) fn image(&self, sequence: u64) -> Checkpoint {
         let current = self.log.segments.back();
         Checkpoint {
             instance: self.log.identity.instance,
@@ -95,6 +95,7 @@ impl<D: Disk> SegmentStore<D> {
                 .settings
                 .iter()
                 .map(|(name, value)| (name.clone(), value.clone()))
+                .chain(self.replica.setting())
                 .collect(),
             consumers: self.consumers.iter().map(|consumer| consumer.0.clone()).collect(),
             segments: self
@@ -122,9 +123,10 @@ impl<D: Disk> SegmentStore<D> {
     /// `keep_bytes` are held, at most `most`. Answers how many.
     pub(super) fn free_unneeded(&mut self, keep_bytes: u64, most: usize) -> usize {
         let (mut at, mut freed) = (0, 0);
+        let bound = self.free_bound();
         while freed < most
             && self.log.held_bytes() > keep_bytes
-            && self.log.segments.get(at).is_some_and(|segment| segment.number < self.replay_from[0])
+            && self.log.segments.get(at).is_some_and(|segment| segment.number < bound)
         {
             if self.log.segments[at].references == 0 && self.pieces(at).is_empty() {
                 self.free_segment(at);
@@ -134,6 +136,13 @@ impl<D: Disk> SegmentStore<D> {
             }
         }
         freed
+    }
+
+    /// Segments from this number on stay: recovery replays them, or a standby is to get them. When
+    /// space is short a standby has to take a copy instead.
+    fn free_bound(&self) -> u64 {
+        let pinned = if self.is_pressed() { u64::MAX } else { self.replica.pinned };
+        self.replay_from[0].min(pinned)
     }
 
     fn free_segment(&mut self, at: usize) {
@@ -158,12 +167,17 @@ impl<D: Disk> SegmentStore<D> {
         if self.is_pressed() {
             self.free_unneeded(0, 2);
         }
+        if self.replica.is_following() {
+            // What the leader copies forward comes with its batches.
+            return Ok(());
+        }
+        let bound = self.free_bound();
         let sparse = self
             .log
             .segments
             .iter()
             .enumerate()
-            .filter(|(_, segment)| segment.number < self.replay_from[0])
+            .filter(|(_, segment)| segment.number < bound)
             .map(|(at, segment)| {
                 let records = (segment.next_ordinal - segment.first_ordinal).max(1);
                 (segment.references * 1000 / records, at)
@@ -349,7 +363,7 @@ impl<D: Disk> SegmentStore<D> {
         let aged: Vec<u32> = self
             .queues
             .iter()
-            .filter(|(_, queue)| queue.limits.age_ms_max > 0)
+            .filter(|(_, queue)| queue.limits.age_ms_max > 0 && !self.replica.is_following())
             .map(|(slot, _)| slot)
             .collect();
         for slot in aged {

@@ -18,6 +18,7 @@ use super::log::{Log, LogConfig};
 use super::note::{KIND_NOTE, Note};
 use super::plan::Plan;
 use super::queues::Queues;
+use super::replica::Replica;
 use super::segment::{self, Found, HEADER_BYTES, Scan, Segment};
 use super::{Counters, Identity};
 
@@ -49,7 +50,10 @@ impl<D: Disk> SegmentStore<D> {
         }
         let opened = Self::open_as(disk, config, &file.identity);
         let mut store = opened.map_err(|error| format!("data folder: {error}"))?;
-        if !fresh && (file.unsynced || store.lost_tail) {
+        if config.replicated {
+            store.lost_tail |= !fresh && file.unsynced;
+            store.begin_following()?;
+        } else if !fresh && (file.unsynced || store.lost_tail) {
             // What was lost at the tail may be known elsewhere: its numbers are not used again.
             let epoch = store.log.identity.epoch.after(Epoch(0), rng.next_u64());
             store.renumber_all(epoch).map_err(|_| "data folder: it cannot be written")?;
@@ -66,7 +70,11 @@ impl<D: Disk> SegmentStore<D> {
             .map_err(|error| format!("data folder: file `identity`: {error}"))
     }
 
-    fn open_as(mut disk: D, config: Config, identity: &Identity) -> std::io::Result<Self> {
+    pub(super) fn open_as(
+        mut disk: D,
+        config: Config,
+        identity: &Identity,
+    ) -> std::io::Result<Self> {
         let (mut checkpoints, mut reports) = Checkpoint::read_all(&mut disk, identity.instance)?;
         let slots_of = |checkpoint: &Checkpoint| -> Vec<u32> {
             checkpoint
@@ -139,6 +147,7 @@ impl<D: Disk> SegmentStore<D> {
             last_refusing: None,
             lost_tail,
             failed: false,
+            replica: Replica::new(config.replicated),
         };
         let (from, at) = (checkpoint.segment, checkpoint.offset);
         let rebuild = keyed_through < checkpoint.sequence;
@@ -153,7 +162,7 @@ impl<D: Disk> SegmentStore<D> {
         Ok(store)
     }
 
-    fn restore_checkpoint(&mut self, checkpoint: Checkpoint) {
+    pub(super) fn restore_checkpoint(&mut self, checkpoint: Checkpoint) {
         if checkpoint.sequence == 0 {
             return;
         }
@@ -176,6 +185,7 @@ impl<D: Disk> SegmentStore<D> {
         self.states =
             checkpoint.states.into_iter().map(|(tag, id, state)| ((tag, id), state)).collect();
         self.settings = checkpoint.settings.into_iter().collect();
+        self.replica.restore(&mut self.settings);
         for consumer in checkpoint.consumers {
             self.add_consumer(consumer);
         }

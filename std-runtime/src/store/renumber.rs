@@ -43,6 +43,7 @@ impl<D: Disk> SegmentStore<D> {
         }
         self.own_seqs = seqs;
         self.log.identity.epoch = epoch;
+        self.replica.break_chain(epoch);
         self.recount();
         let sequence = self.checkpoint_sequence;
         self.checkpoint()?;

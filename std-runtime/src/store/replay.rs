@@ -16,11 +16,17 @@ use super::runs::Run;
 
 impl<D: Disk> SegmentStore<D> {
     pub(super) fn replay_batch(&mut self, index: usize, at: u64, header: &Header, entries: &[u8]) {
-        let mut ordinal = header.first_ordinal;
-        self.log.next_ordinal = ordinal + u64::from(header.records);
+        self.log.next_ordinal = header.first_ordinal + u64::from(header.records);
         let segment = &mut self.log.segments[index];
         segment.end = at + replcore::log::batch::HEADER_BYTES as u64 + u64::from(header.bytes);
         segment.next_ordinal = self.log.next_ordinal;
+        self.replica.pass(entries);
+        self.replay_entries(header.first_ordinal, entries);
+    }
+
+    /// What the entries of a batch mean, wherever it stands.
+    pub(super) fn replay_entries(&mut self, first_ordinal: u64, entries: &[u8]) {
+        let mut ordinal = first_ordinal;
         for (kind, entry) in Entries::new(entries) {
             match kind {
                 KIND_RECORD => {
@@ -82,7 +88,7 @@ impl<D: Disk> SegmentStore<D> {
             store.queues.slot(QueueId(queue)).filter(|_| usize::from(class) < CLASSES)
         };
         match note {
-            Note::Continues => {}
+            Note::Continues | Note::Numbered { .. } => {}
             Note::Route { queue, class, position, ordinal, count, bytes, at_ms } => {
                 let run = Run { position, ordinal, count, bytes, at_ms };
                 self.wall_ms = self.wall_ms.max(at_ms);
@@ -154,11 +160,13 @@ impl<D: Disk> SegmentStore<D> {
         lane.durable_next = lane.next;
         lane.sent = lane.next;
         lane.runs.append(part, &mut self.blocks, &mut self.log.disk);
+        self.log.refer(part.ordinal, part.count, true);
     }
 
     fn replay_move(&mut self, slot: u32, class: u8, position: u64, ordinal: u64, count: u64) {
         let Some(lane) = self.queues.lane(slot, class) else { return };
         let next = position + count;
+        let mut moved = Vec::new();
         lane.runs.edit(
             &mut self.blocks,
             &mut self.log.disk,
@@ -166,12 +174,18 @@ impl<D: Disk> SegmentStore<D> {
             &mut |run, out| {
                 out.extend(run.part(0, position));
                 if let Some(mut part) = run.part(position, next) {
+                    let from = part.ordinal;
                     part.ordinal = ordinal + (part.position - position);
+                    moved.push((from, part));
                     out.push(part);
                 }
                 out.extend(run.part(next, u64::MAX));
             },
         );
+        for (from, part) in moved {
+            self.log.refer(from, part.count, false);
+            self.log.refer(part.ordinal, part.count, true);
+        }
     }
 
     fn clear_blocks(&mut self, slot: u32) {

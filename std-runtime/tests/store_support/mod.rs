@@ -168,6 +168,12 @@ impl MemoryDisk {
         inode.durable.clone_from(&inode.current);
     }
 
+    /// All files of another folder take the place of those of this one.
+    pub fn replace(&self, other: &Self) {
+        let image = other.image();
+        self.0.swap(&image.0);
+    }
+
     /// A copy of all that is safe, as a backup would take it.
     pub fn image(&self) -> Self {
         let state = self.0.borrow();
