@@ -407,6 +407,14 @@ enum replcore_refuse
    Two copies of one node are running.
    */
   REPLCORE_REFUSE_EPOCH = 10,
+  /*
+   The other end is of another cluster.
+   */
+  REPLCORE_REFUSE_CLUSTER = 11,
+  /*
+   This node is no member of the other's cluster.
+   */
+  REPLCORE_REFUSE_STRANGER = 12,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L

@@ -85,6 +85,10 @@ pub struct Token(pub u64);
 pub enum Key {
     /// The registration of this leaf at this hub.
     Registration(NodeId),
+    /// The term of this member and its vote in it.
+    Ballot,
+    /// The configuration of this member's cluster.
+    Members,
 }
 
 /// What a link can do to frames.

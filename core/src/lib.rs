@@ -19,13 +19,16 @@ extern crate std;
 pub mod contract;
 #[cfg(any(feature = "embedded-io-07", feature = "embedded-io-async-07"))]
 pub mod driver;
+pub mod election;
 pub mod leaf;
 pub mod lease;
 pub mod link;
 pub mod log;
+pub mod member;
 pub mod node;
 pub mod queue;
 mod ready;
+pub mod registry;
 pub mod rng;
 pub mod stream;
 pub mod time;

@@ -2,7 +2,7 @@
 
 /// xoshiro128++-style quality is not needed for jitter; this is SplitMix64 (Steele, Lea, Flood,
 /// "Fast splittable pseudorandom number generators", 2014): one word of state, any seed is good.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Rng {
     state: u64,

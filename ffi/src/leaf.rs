@@ -54,6 +54,10 @@ pub enum replcore_refuse {
     Consumer = 9,
     /// Two copies of one node are running.
     Epoch = 10,
+    /// The other end is of another cluster.
+    Cluster = 11,
+    /// This node is no member of the other's cluster.
+    Stranger = 12,
 }
 
 /// What a leaf is told at its start. All zeros but `struct_size`, `name`, `instance` and `epoch` is
@@ -419,5 +423,7 @@ const fn refuse(reason: RefuseReason) -> replcore_refuse {
         RefuseReason::Role => replcore_refuse::Role,
         RefuseReason::Consumer => replcore_refuse::Consumer,
         RefuseReason::Epoch => replcore_refuse::Epoch,
+        RefuseReason::Cluster => replcore_refuse::Cluster,
+        RefuseReason::Stranger => replcore_refuse::Stranger,
     }
 }

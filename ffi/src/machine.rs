@@ -737,7 +737,10 @@ fn of_source(
 }
 
 fn of_key(kind: replcore_output_kind, key: Key) -> replcore_output {
-    let Key::Registration(node) = key;
+    // A leaf stores nothing else.
+    let Key::Registration(node) = key else {
+        return replcore_output { kind: kind as u32, ..Default::default() };
+    };
     replcore_output {
         kind: kind as u32,
         node: node.0,

@@ -189,6 +189,21 @@ impl Link {
             Control::Reject(reject) => self.rejected(stream, reject),
             // Both are taken in `frame`.
             Control::Hello(_) | Control::Refuse(_) => {}
+            // Said between members only, on links of their own.
+            Control::Cluster(_)
+            | Control::VoteRequest(_)
+            | Control::VoteAnswer(_)
+            | Control::Heartbeat(_)
+            | Control::HeartbeatAnswer(_)
+            | Control::Members(_)
+            | Control::HandOver(_)
+            | Control::Gossip(_)
+            | Control::Digest(_)
+            | Control::Entry(_)
+            | Control::Probe(_)
+            | Control::ProbeAnswer(_)
+            | Control::Ask(_)
+            | Control::Status(_) => self.violation(),
         }
         None
     }

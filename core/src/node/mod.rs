@@ -501,6 +501,7 @@ impl Machine for Node<'_> {
         }
         match key {
             Key::Registration(_) => self.leases.restore(record),
+            Key::Ballot | Key::Members => Err(RestoreError::Malformed),
         }
     }
 

@@ -36,6 +36,20 @@ mod kind {
     pub(super) const PING: u8 = 11;
     pub(super) const PONG: u8 = 12;
     pub(super) const BYE: u8 = 13;
+    pub(super) const CLUSTER: u8 = 14;
+    pub(super) const VOTE_REQUEST: u8 = 15;
+    pub(super) const VOTE_ANSWER: u8 = 16;
+    pub(super) const HEARTBEAT: u8 = 17;
+    pub(super) const HEARTBEAT_ANSWER: u8 = 18;
+    pub(super) const MEMBERS: u8 = 19;
+    pub(super) const HAND_OVER: u8 = 20;
+    pub(super) const GOSSIP: u8 = 21;
+    pub(super) const DIGEST: u8 = 22;
+    pub(super) const ENTRY: u8 = 23;
+    pub(super) const PROBE: u8 = 24;
+    pub(super) const PROBE_ANSWER: u8 = 25;
+    pub(super) const ASK: u8 = 26;
+    pub(super) const STATUS: u8 = 27;
     pub(super) const RECORDS: u8 = 32;
     pub(super) const CALL: u8 = 33;
     pub(super) const REPLY: u8 = 34;
@@ -215,6 +229,20 @@ fn decode_control(number: u8, payload: &[u8]) -> Result<Control<'_>, FrameError>
         kind::PING => Control::Ping(whole(payload)?),
         kind::PONG => Control::Pong(whole(payload)?),
         kind::BYE => Control::Bye(whole(payload)?),
+        kind::CLUSTER => Control::Cluster(whole(payload)?),
+        kind::VOTE_REQUEST => Control::VoteRequest(whole(payload)?),
+        kind::VOTE_ANSWER => Control::VoteAnswer(whole(payload)?),
+        kind::HEARTBEAT => Control::Heartbeat(whole(payload)?),
+        kind::HEARTBEAT_ANSWER => Control::HeartbeatAnswer(whole(payload)?),
+        kind::MEMBERS => Control::Members(whole(payload)?),
+        kind::HAND_OVER => Control::HandOver(whole(payload)?),
+        kind::GOSSIP => Control::Gossip(whole(payload)?),
+        kind::DIGEST => Control::Digest(whole(payload)?),
+        kind::ENTRY => Control::Entry(whole(payload)?),
+        kind::PROBE => Control::Probe(whole(payload)?),
+        kind::PROBE_ANSWER => Control::ProbeAnswer(whole(payload)?),
+        kind::ASK => Control::Ask(whole(payload)?),
+        kind::STATUS => Control::Status(whole(payload)?),
         other => return Err(FrameError::Type(other)),
     })
 }
@@ -236,6 +264,20 @@ impl Control<'_> {
             Self::Ping(_) => kind::PING,
             Self::Pong(_) => kind::PONG,
             Self::Bye(_) => kind::BYE,
+            Self::Cluster(_) => kind::CLUSTER,
+            Self::VoteRequest(_) => kind::VOTE_REQUEST,
+            Self::VoteAnswer(_) => kind::VOTE_ANSWER,
+            Self::Heartbeat(_) => kind::HEARTBEAT,
+            Self::HeartbeatAnswer(_) => kind::HEARTBEAT_ANSWER,
+            Self::Members(_) => kind::MEMBERS,
+            Self::HandOver(_) => kind::HAND_OVER,
+            Self::Gossip(_) => kind::GOSSIP,
+            Self::Digest(_) => kind::DIGEST,
+            Self::Entry(_) => kind::ENTRY,
+            Self::Probe(_) => kind::PROBE,
+            Self::ProbeAnswer(_) => kind::PROBE_ANSWER,
+            Self::Ask(_) => kind::ASK,
+            Self::Status(_) => kind::STATUS,
         }
     }
 }
@@ -257,8 +299,21 @@ pub fn encode_control(stream: u8, control: &Control<'_>, buf: &mut [u8]) -> Opti
         Control::Ack(value) => put(value, out),
         Control::Skip(value) => put(value, out),
         Control::Reject(value) => put(value, out),
-        Control::Ping(value) | Control::Pong(value) => put(value, out),
+        Control::Ping(value) | Control::Pong(value) | Control::Ask(value) => put(value, out),
         Control::Bye(value) => put(value, out),
+        Control::Cluster(value) => put(value, out),
+        Control::VoteRequest(value) => put(value, out),
+        Control::VoteAnswer(value) => put(value, out),
+        Control::Heartbeat(value) => put(value, out),
+        Control::HeartbeatAnswer(value) => put(value, out),
+        Control::Members(value) => put(value, out),
+        Control::HandOver(value) => put(value, out),
+        Control::Gossip(value) => put(value, out),
+        Control::Digest(value) => put(value, out),
+        Control::Entry(value) => put(value, out),
+        Control::Probe(value) => put(value, out),
+        Control::ProbeAnswer(value) => put(value, out),
+        Control::Status(value) => put(value, out),
     }?;
     write_header(payload as u32, control.type_number(), stream, payload, buf);
     Some(HEADER_BYTES + payload)

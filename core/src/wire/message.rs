@@ -2,6 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::member::{
+    Cluster, Digest, Entry, Gossip, Heartbeat, HeartbeatAnswer, Members, Probe, ProbeAnswer,
+    Status, VoteAnswer, VoteRequest,
+};
 use crate::contract::SkipReason;
 
 /// Lowest version of the protocol spoken here.
@@ -27,6 +31,8 @@ pub enum Role {
     Leaf,
     /// A program that posts or reads at a node; not registered, not dispatched to.
     Client,
+    /// A member of a cluster: elections and a registry, no streams.
+    Member,
 }
 
 /// The first frame each way; the dialler speaks first.
@@ -82,6 +88,10 @@ pub enum RefuseReason {
     Consumer,
     /// The epoch is one that the sender has left behind: two copies of one node are running.
     Epoch,
+    /// The receiver is of another cluster.
+    Cluster,
+    /// The sender is no member, and is not taken in.
+    Stranger,
 }
 
 /// Refuses the link; the sender then closes it.
@@ -252,4 +262,20 @@ pub enum Control<'a> {
     Ping(u32),
     Pong(u32),
     Bye(Bye),
+    Cluster(Cluster<'a>),
+    VoteRequest(VoteRequest),
+    VoteAnswer(VoteAnswer),
+    Heartbeat(Heartbeat),
+    HeartbeatAnswer(HeartbeatAnswer),
+    Members(Members<'a>),
+    /// The leader of this term leads no more, and asks the receiver to campaign at once.
+    HandOver(u64),
+    Gossip(Gossip),
+    Digest(Digest<'a>),
+    Entry(Entry<'a>),
+    Probe(Probe),
+    ProbeAnswer(ProbeAnswer),
+    /// Answered by a `Status` with the same number.
+    Ask(u32),
+    Status(Status<'a>),
 }

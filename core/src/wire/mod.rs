@@ -12,12 +12,18 @@
 //! hand. `docs/wire.md` specifies every byte, `core/tests/vectors` has examples to test against.
 
 mod frame;
+mod member;
 mod message;
 
 pub use frame::{
     CONTROL_FRAME_BYTES_MAX, Call, FRAME_BYTES_MAX, FRAME_BYTES_MIN, Frame, FrameError,
     HEADER_BYTES, RECORDS_OVERHEAD_BYTES, Records, call_header, decode, encode_control,
     records_header,
+};
+pub use member::{
+    Cluster, ConfigurationId, DIGEST_ENTRY_BYTES, Digest, Entry, Gossip, Heartbeat,
+    HeartbeatAnswer, MEMBER_BYTES, MEMBERS_MAX, METADATA_BYTES_MAX, MemberRole, Members, Probe,
+    ProbeAnswer, Progress, Refusal, Status, VoteAnswer, VoteRequest, Wish,
 };
 pub use message::{
     Ack, Bye, ByeReason, Control, FEATURE_LZ4, FEATURES, Hello, Lease, Level, Open, QUEUES_MAX,

@@ -16,6 +16,8 @@ use replcore::wire::{
     RefuseReason, Register, Reject, Resume, Role, Skip, Subscribe,
 };
 
+mod member;
+
 // --- Fields as text ----------------------------------------------------------------------------
 
 fn frame_fields(frame: &Frame<'_>) -> Vec<(String, String)> {
@@ -111,6 +113,7 @@ fn control_fields(control: &Control<'_>, fields: &mut Fields) {
             fields.variant("reason", bye.reason);
             fields.number("retry_after_ms", bye.retry_after_ms);
         }
+        member => member::fields(member, fields),
     }
 }
 
@@ -177,6 +180,8 @@ fn controls() -> Vec<(String, u8, Control<'static>)> {
         RefuseReason::Role,
         RefuseReason::Consumer,
         RefuseReason::Epoch,
+        RefuseReason::Cluster,
+        RefuseReason::Stranger,
     ];
     for reason in reasons {
         let retry_after_ms = if reason == RefuseReason::Busy { 5_000 } else { 0 };
@@ -246,6 +251,11 @@ fn controls() -> Vec<(String, u8, Control<'static>)> {
     for reason in reasons {
         let control = Control::Bye(Bye { reason, retry_after_ms: 1_000 });
         add(format!("bye {reason:?}").to_lowercase(), 0, control);
+    }
+    let member = Hello { role: Role::Member, features: 0, name: "server_a", epoch: 0, ..hello };
+    add("hello of a member".into(), 0, Control::Hello(member));
+    for (name, control) in member::controls() {
+        add(name.into(), 0, control);
     }
     all
 }
@@ -342,7 +352,7 @@ fn every_malformed_frame_is_refused_with_the_kind_of_its_vector() {
         ("records too short for their fixed part", frame_of(32, &[0; 27])),
         ("a call too short for its fixed part", frame_of(33, &[0; 3])),
         ("type 0", frame_of(0, &[])),
-        ("type 14, the first that is free", frame_of(14, &[])),
+        ("type 28, the first that is free", frame_of(28, &[])),
         ("type 35, the first that is free above", frame_of(35, &[])),
         ("a ping without a number", frame_of(11, &[])),
         ("a ping with a byte too many", frame_of(11, &[1, 0])),
@@ -351,6 +361,11 @@ fn every_malformed_frame_is_refused_with_the_kind_of_its_vector() {
         ("a subscribe with a truth value of 2", frame_of(5, &[1, b'c', 0, 2])),
         ("a subscribe whose text is not UTF-8", frame_of(5, &[1, 0xff, 0, 0])),
         ("a subscribe whose text is longer than the frame", frame_of(5, &[9, b'c', 0, 0])),
+        ("a cluster with a wish that has no meaning", frame_of(14, &[1, b'c', 4])),
+        ("a hand-over of a term above 64 bits", frame_of(20, &[0xff; 10])),
+        ("an entry whose metadata is longer than the frame", {
+            frame_of(23, &[1, b'n', 1, 0, 0, 0, 100, 1, 9, b'm'])
+        }),
     ];
     let vectors: Vec<Vector> = samples
         .into_iter()

@@ -16,14 +16,19 @@ use super::{Arrival, PostError, Posted, Route};
 const fn state_key(key: Key) -> (u8, u64) {
     match key {
         Key::Registration(NodeId(id)) => (1, id),
+        Key::Ballot => (2, 0),
+        Key::Members => (3, 0),
     }
 }
 
 impl<D: Disk> SegmentStore<D> {
     pub(super) fn restore_states(&self, each: &mut dyn FnMut(Key, &[u8])) {
         for ((tag, id), state) in &self.states {
-            if *tag == 1 {
-                each(Key::Registration(NodeId(*id)), state);
+            match tag {
+                1 => each(Key::Registration(NodeId(*id)), state),
+                2 => each(Key::Ballot, state),
+                3 => each(Key::Members, state),
+                _ => {}
             }
         }
     }

@@ -1,0 +1,782 @@
+//! The composition for clusters: who is here and who leads.
+//!
+//! A [`Member`] is linked to every other member, dials those whose address it knows, and drives the
+//! two parts: an [`Election`] and a registry. Without an election (`election: None`) it is the
+//! registry alone, and all members are equal.
+//!
+//! What a driver does beside the rules of [`crate::contract`]:
+//!
+//! * It reads the clock **after** the bytes that it gives ([`Input::Recv`]): a promise not to vote
+//!   counts from that time, and must not have begun before the heartbeat was made.
+//! * It gives what has arrived before it gives [`Input::Timeout`], so that a busy machine is not
+//!   taken for a silent one.
+//! * After each `handle` and each command, before it does what `poll` asks, it publishes
+//!   [`Member::leader_until`] to whoever asks "do I lead?". The answer is yes as long as the clock
+//!   is before it, and is compared anew each time: a process may be stopped in between for as long
+//!   as it likes. Events come out of `poll` before frames, so that a driver may publish on events
+//!   alone.
+//! * It stores [`Key::Ballot`] and [`Key::Members`] so that they survive the loss of power before
+//!   it answers [`Input::Persisted`], and gives both back at the start.
+//!
+//! Memory: a [`PeerSlot`] for each peer, about 600 bytes, most of them metadata; a [`MemberLink`]
+//! for each link, about 300; an [`ElectionSlot`] for each other member, about 130; the member itself
+//! about 1.3 KiB.
+
+mod link;
+mod receive;
+mod send;
+
+use crate::contract::{DialIndex, Input, Key, LinkId, Machine, Output, RestoreError, Token};
+use crate::election::{
+    ChangeError, Election, ElectionConfig, ElectionEvent, ElectionSlot, ElectionStats, Leader,
+    Membership,
+};
+use crate::lease::DialTiming;
+use crate::link::LinkStats;
+use crate::registry::{
+    OWN_BIT, PEERS_MAX, PRIORITY_DEFAULT, PeerSlot, PeerState, PeerView, Registry, RegistryConfig,
+    RegistryEvent,
+};
+use crate::rng::Rng;
+use crate::stream::{Address, Name, NodeId};
+use crate::time::Instant;
+use crate::wire::{ByeReason, METADATA_BYTES_MAX, MemberRole, Progress, RefuseReason, Wish};
+
+pub use link::MemberLink;
+use link::due;
+
+/// What a [`Member`] is told at its start.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub struct MemberConfig {
+    /// The node's name.
+    pub name: Name,
+    /// The cluster's name. Nodes of another are refused.
+    pub cluster: Name,
+    /// Drawn once, when the node's store was made.
+    pub instance: u64,
+    /// For jitter and timeouts. Two members must not have the same.
+    pub seed: u64,
+    /// The timing of elections; `None` for none: all members are equal. Default LAN.
+    pub election: Option<ElectionConfig>,
+    /// The timing of the registry. Default LAN.
+    pub registry: RegistryConfig,
+    /// What this node is among the peers of its file ([`Member::add_known_peer`]): a voter (the
+    /// default), a learner, or [`Membership::None`] to wait until it is taken in
+    /// ([`Member::join`]). What was stored comes first.
+    pub membership: Membership,
+    /// Where the others reach this node. Default nowhere.
+    pub address: Option<Address>,
+    /// The member with the greatest that is there campaigns first; default
+    /// [`PRIORITY_DEFAULT`].
+    pub priority: u8,
+    /// Whether unknown nodes of this cluster that wish to be members are taken in, and in a
+    /// cluster without election any. Default true: who knows the cluster's name may come, so the
+    /// network is to be closed or the layer below to authenticate.
+    pub admits: bool,
+    /// When it dials. Default: between 50 ms and 2 s.
+    pub dial: DialTiming,
+    /// Greeting must be through by then, in milliseconds; default 5,000.
+    pub handshake_ms: u32,
+}
+
+impl MemberConfig {
+    /// The defaults: a voter of a LAN.
+    pub const fn new(name: Name, cluster: Name, instance: u64, seed: u64) -> Self {
+        let mut dial = DialTiming::new();
+        dial.retry_ms_min = 50;
+        dial.retry_ms_max = 2_000;
+        Self {
+            name,
+            cluster,
+            instance,
+            seed,
+            election: Some(ElectionConfig::lan()),
+            registry: RegistryConfig::lan(),
+            membership: Membership::Voter,
+            address: None,
+            priority: PRIORITY_DEFAULT,
+            admits: true,
+            dial,
+            handshake_ms: 5_000,
+        }
+    }
+
+    /// With the timing for lines across the world.
+    pub const fn wan(mut self) -> Self {
+        self.election = Some(ElectionConfig::wan());
+        self.registry = RegistryConfig::wan();
+        self.dial.retry_ms_min = 500;
+        self.dial.retry_ms_max = 10_000;
+        self
+    }
+
+    /// With the timing for those that sleep.
+    pub const fn battery(mut self) -> Self {
+        self.election = Some(ElectionConfig::battery());
+        self.registry = RegistryConfig::battery();
+        self.dial.retry_ms_min = 5_000;
+        self.dial.retry_ms_max = 120_000;
+        self.handshake_ms = 20_000;
+        self
+    }
+}
+
+/// The memory of a [`Member`].
+#[derive(Debug)]
+pub struct MemberMemory<'m> {
+    /// One for each peer that there may be, at most [`PEERS_MAX`].
+    pub peers: &'m mut [PeerSlot],
+    /// One for each link that may be open at once: twice the peers, as both ends may dial at once,
+    /// and some for clients.
+    pub links: &'m mut [MemberLink],
+    /// As many as `peers`; none without an election.
+    pub members: &'m mut [ElectionSlot],
+}
+
+/// What a [`Member`] tells the application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum MemberEvent {
+    /// Leadership, and the members.
+    Election(ElectionEvent),
+    /// A peer is there.
+    PeerUp {
+        /// Who.
+        node: NodeId,
+    },
+    /// A peer is not there any more.
+    PeerDown {
+        /// Who.
+        node: NodeId,
+    },
+    /// A peer says something else of itself, or is new: [`Member::peer`].
+    PeerChanged {
+        /// Who.
+        node: NodeId,
+    },
+    /// A link was refused, by this node or by the other.
+    Refused {
+        /// The other, as far as it has said who it is.
+        node: NodeId,
+        /// Why.
+        reason: RefuseReason,
+    },
+}
+
+/// Why a command was not done. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum MemberError {
+    /// The identifier is this node's own.
+    OwnName,
+    /// There is a peer of this name already, or of this identity.
+    Duplicate,
+    /// No room for one more peer.
+    Full,
+    /// More than [`METADATA_BYTES_MAX`] bytes of metadata.
+    MetadataTooLong,
+    /// There is no election in this cluster.
+    NoElection,
+    /// This node does not lead.
+    NotLeading,
+    /// The only voter cannot leave.
+    OnlyVoter,
+    /// No such peer, or it is not linked.
+    NotConnected,
+    /// The change before is not through: try again.
+    Busy,
+}
+
+impl core::fmt::Display for MemberError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::OwnName => "the name is this node's own",
+            Self::Duplicate => "there is a peer of this name already",
+            Self::Full => "no room for one more peer",
+            Self::MetadataTooLong => "metadata is longer than 256 bytes",
+            Self::NoElection => "there is no election in this cluster",
+            Self::NotLeading => "this node does not lead: ask the leader",
+            Self::OnlyVoter => "the only voter cannot leave",
+            Self::NotConnected => "no such peer is connected",
+            Self::Busy => "the last change is not through yet: try again",
+        })
+    }
+}
+
+impl core::error::Error for MemberError {}
+
+impl From<ChangeError> for MemberError {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::NotLeading => Self::NotLeading,
+            ChangeError::Itself | ChangeError::Busy => Self::Busy,
+            ChangeError::Full => Self::Full,
+        }
+    }
+}
+
+/// What a [`Member`] has counted since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub struct MemberStats {
+    /// Of the election.
+    pub election: ElectionStats,
+    /// Of all links: frames that were no frames, and links that fell silent.
+    pub link: LinkStats,
+    /// Frames sent.
+    pub frames_sent: u64,
+    /// Bytes of them.
+    pub bytes_sent: u64,
+    /// Links refused to nodes that are no members and are not taken in.
+    pub strangers: u32,
+    /// Links refused to nodes of another cluster.
+    pub wrong_cluster: u32,
+    /// Links refused to nodes that are not who they say.
+    pub wrong_identity: u32,
+    /// Links refused to a second node of a name.
+    pub name_in_use: u32,
+    /// Entries that found no room, or made no sense.
+    pub entries_refused: u32,
+    /// How much longer this node waits before it takes a peer for down, since it may itself be
+    /// slow: 0 for no longer, 8 for nine times as long.
+    pub health: u8,
+}
+
+/// A member of a cluster. See the [module](self).
+#[derive(Debug)]
+pub struct Member<'m> {
+    config: MemberConfig,
+    now: Instant,
+    rng: Rng,
+    tokens: u64,
+    started: bool,
+    stopping: bool,
+    election: Option<Election<&'m mut [ElectionSlot]>>,
+    registry: Registry<'m>,
+    links: &'m mut [MemberLink],
+    /// The orders to store that are under way.
+    ballot_token: Option<Token>,
+    members_token: Option<Token>,
+    refused: Option<(NodeId, RefuseReason)>,
+    stats: MemberStats,
+}
+
+impl<'m> Member<'m> {
+    /// A member without links.
+    ///
+    /// # Panics
+    /// When `memory` has more than [`PEERS_MAX`] peers, or not as many members as peers with an
+    /// election, or `config.election` breaks a rule of [`ElectionConfig::check`].
+    pub fn new(config: MemberConfig, memory: MemberMemory<'m>) -> Self {
+        let MemberMemory { peers, links, members } = memory;
+        assert!(peers.len() <= PEERS_MAX, "at most {PEERS_MAX} peers");
+        let own = config.name.node_id();
+        let mut rng = Rng::new(config.seed);
+        let seed = rng.next_u64();
+        let election = config.election.map(|election| {
+            assert!(members.len() == peers.len(), "each peer needs a place among the members");
+            Election::new(election, own, seed, members)
+        });
+        links.fill(MemberLink::FREE);
+        let mut registry = Registry::new(config.registry, config.name, peers);
+        registry.own.address = config.address;
+        registry.own.priority = config.priority;
+        Self {
+            config,
+            now: Instant::ZERO,
+            rng,
+            tokens: 0,
+            started: false,
+            stopping: false,
+            election,
+            registry,
+            links,
+            ballot_token: None,
+            members_token: None,
+            refused: None,
+            stats: MemberStats::default(),
+        }
+    }
+
+    /// A peer of the configuration file, and what stands there of it. Before the start it is a
+    /// member of the first configuration, with a vote when `voter`; later it is only a node to be
+    /// linked to.
+    ///
+    /// # Errors
+    /// [`MemberError::OwnName`], [`MemberError::Duplicate`] (the first stays),
+    /// [`MemberError::MetadataTooLong`], [`MemberError::Full`].
+    pub fn add_known_peer(
+        &mut self,
+        name: Name,
+        address: Option<Address>,
+        metadata: Option<&[u8]>,
+        voter: bool,
+    ) -> Result<(), MemberError> {
+        if name.node_id() == self.config.name.node_id() {
+            return Err(MemberError::OwnName);
+        }
+        if metadata.is_some_and(|metadata| metadata.len() > METADATA_BYTES_MAX) {
+            return Err(MemberError::MetadataTooLong);
+        }
+        let found = self.registry.find(name.node_id());
+        if found.is_some_and(|at| self.registry.peers[at].of_file) {
+            return Err(MemberError::Duplicate);
+        }
+        let at = self.registry.place(name, self.now).ok_or(MemberError::Full)?;
+        if let Some(metadata) = metadata {
+            self.registry.set_file_metadata(at, metadata);
+        }
+        let peer = &mut self.registry.peers[at];
+        peer.facts.address = peer.facts.address.or(address);
+        peer.of_file = true;
+        peer.lasting = true;
+        peer.file_voter = voter;
+        Ok(())
+    }
+
+    /// What this node says of itself from now on. Before the start: what its own configuration
+    /// says. Goes to all members at once.
+    ///
+    /// # Errors
+    /// [`MemberError::MetadataTooLong`].
+    pub fn set_metadata(&mut self, now: Instant, metadata: &[u8]) -> Result<(), MemberError> {
+        if metadata.len() > METADATA_BYTES_MAX {
+            return Err(MemberError::MetadataTooLong);
+        }
+        self.advance(now);
+        self.registry.set_own_metadata(metadata);
+        self.own_changed();
+        Ok(())
+    }
+
+    /// Leads no more, and asks the best follower to campaign at once.
+    ///
+    /// # Errors
+    /// [`MemberError::NotLeading`], [`MemberError::NoElection`].
+    pub fn resign(&mut self, now: Instant) -> Result<(), MemberError> {
+        self.advance(now);
+        let now = self.now;
+        let election = self.election.as_mut().ok_or(MemberError::NoElection)?;
+        if election.role() != MemberRole::Leader {
+            return Err(MemberError::NotLeading);
+        }
+        election.resign(now);
+        Ok(())
+    }
+
+    /// Resigns if it leads, closes every link with a good-bye, dials no more and takes no link.
+    pub fn stop(&mut self, now: Instant) {
+        self.advance(now);
+        if let Some(election) = &mut self.election {
+            election.resign(self.now);
+        }
+        self.stopping = true;
+        for link in &mut *self.links {
+            link.close(ByeReason::Stopping);
+        }
+    }
+
+    /// Wishes to be a member: said to every node that it reaches until the leader has made it one.
+    ///
+    /// # Errors
+    /// [`MemberError::NoElection`].
+    pub fn join(&mut self, now: Instant, voter: bool) -> Result<(), MemberError> {
+        self.wish(now, if voter { Wish::Voter } else { Wish::Learner })
+    }
+
+    /// Wishes to be no member any more, and resigns if it leads. The leader removes it;
+    /// [`ElectionEvent::Removed`] follows.
+    ///
+    /// # Errors
+    /// [`MemberError::NoElection`], [`MemberError::OnlyVoter`].
+    pub fn leave(&mut self, now: Instant) -> Result<(), MemberError> {
+        self.advance(now);
+        let election = self.election.as_mut().ok_or(MemberError::NoElection)?;
+        let own = self.config.name.node_id();
+        let other = |(node, it): (NodeId, Membership)| it == Membership::Voter && node != own;
+        if election.membership(own) == Membership::Voter && !election.members().any(other) {
+            return Err(MemberError::OnlyVoter);
+        }
+        election.resign(self.now);
+        self.wish(now, Wish::Leave)
+    }
+
+    /// Makes a linked peer a voter or a learner, or any member no member. To be asked of the
+    /// leader. Through when [`Self::is_settled`] says so.
+    ///
+    /// # Errors
+    /// [`MemberError::NoElection`], [`MemberError::NotLeading`], [`MemberError::NotConnected`],
+    /// [`MemberError::Busy`] (also for the leader itself, which has to resign first),
+    /// [`MemberError::Full`].
+    pub fn change_member(
+        &mut self,
+        now: Instant,
+        node: NodeId,
+        to: Membership,
+    ) -> Result<(), MemberError> {
+        self.advance(now);
+        let linked = self.registry.find(node).is_some_and(|at| {
+            let peer = &self.registry.peers[at];
+            peer.link.is_some()
+        });
+        let election = self.election.as_mut().ok_or(MemberError::NoElection)?;
+        if election.leader_until().is_none() {
+            return Err(MemberError::NotLeading);
+        }
+        if to != Membership::None && node != self.config.name.node_id() && !linked {
+            return Err(MemberError::NotConnected);
+        }
+        election.change(self.now, node, to)?;
+        Ok(())
+    }
+
+    /// How fresh this node is: see [`Election::set_progress`].
+    pub fn set_progress(&mut self, now: Instant, progress: Progress) {
+        self.advance(now);
+        if let Some(election) = &mut self.election {
+            election.set_progress(progress);
+        }
+    }
+
+    // What is known.
+
+    /// What this node is at the moment.
+    pub fn role(&self) -> MemberRole {
+        self.election.as_ref().map_or(MemberRole::None, Election::role)
+    }
+
+    /// The term; 0 without an election.
+    pub fn term(&self) -> u64 {
+        self.election.as_ref().map_or(0, Election::term)
+    }
+
+    /// The leader, itself included; `None` when none is known.
+    pub fn leader(&self) -> Option<Leader> {
+        self.election.as_ref().and_then(Election::leader)
+    }
+
+    /// Until when this node may say that it leads; `None` when it does not. See the
+    /// [module](self).
+    pub fn leader_until(&self) -> Option<Instant> {
+        self.election.as_ref().and_then(Election::leader_until)
+    }
+
+    /// A node, this one included.
+    pub fn peer(&self, node: NodeId) -> Option<PeerView<'_>> {
+        if node == self.config.name.node_id() {
+            return Some(self.registry.own_view());
+        }
+        self.registry.view(self.registry.find(node)?)
+    }
+
+    /// All other nodes that are known.
+    pub fn peers(&self) -> impl Iterator<Item = PeerView<'_>> {
+        (0..self.registry.peers.len()).filter_map(|at| self.registry.view(at))
+    }
+
+    /// Where to dial for an [`Output::Dial`].
+    pub fn dial_target(&self, dial: DialIndex) -> Option<PeerView<'_>> {
+        self.registry.view(usize::from(dial.0))
+    }
+
+    /// What a node is in the present configuration.
+    pub fn membership(&self, node: NodeId) -> Membership {
+        self.election.as_ref().map_or(Membership::None, |election| election.membership(node))
+    }
+
+    /// Whether a majority has stored the present configuration, so that the leader may make the
+    /// next.
+    pub fn is_settled(&self) -> bool {
+        self.election.as_ref().is_some_and(Election::is_settled)
+    }
+
+    /// The part that elects, for what else it knows; `None` without an election.
+    pub const fn election(&self) -> Option<&Election<&'m mut [ElectionSlot]>> {
+        self.election.as_ref()
+    }
+
+    /// What was counted since the start.
+    pub fn stats(&self) -> MemberStats {
+        let mut stats = self.stats;
+        stats.election = self.election.as_ref().map_or(stats.election, Election::stats);
+        stats.entries_refused = self.registry.refused;
+        stats.health = self.registry.health;
+        stats
+    }
+
+    // Inside.
+
+    fn advance(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+        if !core::mem::replace(&mut self.started, true) {
+            self.start();
+        }
+    }
+
+    fn start(&mut self) {
+        let own = (self.config.name.node_id(), self.config.membership);
+        let Some(election) = &mut self.election else {
+            return;
+        };
+        if own.1 != Membership::None {
+            let peers = self.registry.peers.iter().filter(|peer| peer.of_file).map(|peer| {
+                (peer.node, if peer.file_voter { Membership::Voter } else { Membership::Learner })
+            });
+            // There are as many slots as peers.
+            let fits = election.set_members(core::iter::once(own).chain(peers)).is_ok();
+            debug_assert!(fits);
+        }
+        election.start(self.now);
+        self.note_members();
+    }
+
+    fn wish(&mut self, now: Instant, wish: Wish) -> Result<(), MemberError> {
+        self.advance(now);
+        if self.election.is_none() {
+            return Err(MemberError::NoElection);
+        }
+        self.registry.own.wish = wish;
+        self.own_changed();
+        Ok(())
+    }
+
+    /// What this node says of itself is new: all are told.
+    fn own_changed(&mut self) {
+        self.registry.edit_own();
+        self.tell_own();
+    }
+
+    fn tell_own(&mut self) {
+        for link in self.links.iter_mut().filter(|link| link.open_peer().is_some()) {
+            link.entries |= OWN_BIT;
+        }
+    }
+
+    /// The members may be others: who is one is kept while it is down, and a wish that has come
+    /// true is none any more.
+    fn note_members(&mut self) {
+        let Some(election) = &self.election else {
+            return;
+        };
+        for peer in self.registry.peers.iter_mut() {
+            let member = election.membership(peer.node) != Membership::None;
+            peer.lasting = peer.of_file || member;
+        }
+        let own = election.membership(self.config.name.node_id());
+        let come_true = match self.registry.own.wish {
+            Wish::Stay => false,
+            Wish::Voter => own == Membership::Voter,
+            Wish::Learner => own == Membership::Learner,
+            Wish::Leave => own == Membership::None,
+        };
+        if come_true {
+            self.registry.own.wish = Wish::Stay;
+            self.own_changed();
+        }
+        // Who has just been removed, or asks without being a member, is told what holds.
+        for link in self.links.iter_mut() {
+            if let Some(at) = link.open_peer()
+                && election_membership(self.election.as_ref(), self.registry.peers[at].node)
+                    == Membership::None
+            {
+                link.due |= due::MEMBERS;
+            }
+        }
+    }
+
+    /// The leader makes one wish come true, if there is one.
+    fn grant_wishes(&mut self) {
+        let Some(election) = &mut self.election else {
+            return;
+        };
+        if election.leader_until().is_none() || !election.is_settled() {
+            return;
+        }
+        for peer in self.registry.peers.iter().filter(|peer| !peer.is_free()) {
+            let to = match peer.facts.wish {
+                Wish::Stay => continue,
+                Wish::Voter => Membership::Voter,
+                Wish::Learner => Membership::Learner,
+                Wish::Leave => Membership::None,
+            };
+            let allowed = to == Membership::None
+                || (peer.link.is_some() && (self.config.admits || peer.of_file));
+            if allowed && election.membership(peer.node) != to {
+                // Refused for now: the next heartbeat asks again.
+                let _ = election.change(self.now, peer.node, to);
+                return;
+            }
+        }
+    }
+
+    /// How many better candidates are there.
+    fn rank(&self) -> u8 {
+        let better = self.registry.peers.iter().filter(|peer| {
+            peer.state == PeerState::Up
+                && peer.facts.priority > self.config.priority
+                && self.membership(peer.node) == Membership::Voter
+        });
+        better.count() as u8
+    }
+
+    fn tick(&mut self) {
+        let (now, handshake_ms) = (self.now, self.config.handshake_ms);
+        for link in self.links.iter_mut() {
+            let silent = link.tick(now, handshake_ms, &self.config.registry);
+            self.stats.link.silent += u64::from(silent);
+        }
+        let suspected = self.registry.tick(now);
+        if suspected != 0 {
+            for link in self.links.iter_mut() {
+                if let Some(at) = link.open_peer() {
+                    link.probes |= suspected & !(1 << at);
+                }
+            }
+        }
+        let rank = self.rank();
+        if let Some(election) = &mut self.election {
+            election.set_rank(rank);
+            election.tick(now);
+        }
+        self.grant_wishes();
+    }
+
+    fn wake(&self) -> Option<Instant> {
+        let mut wake = self.registry.deadline();
+        if let Some(election) = &self.election {
+            wake = wake.min(election.deadline());
+        }
+        for link in &*self.links {
+            wake = wake.min(link.deadline(self.config.handshake_ms, &self.config.registry));
+        }
+        if !self.stopping {
+            for peer in self.registry.peers.iter().filter(|peer| may_dial(peer)) {
+                wake = wake.min(peer.dialer.deadline());
+            }
+        }
+        // What is due already is done by `handle`, so a deadline in the past waits for nothing.
+        (wake != Instant::NEVER)
+            .then(|| wake.max(Instant::from_micros(self.now.as_micros().saturating_add(1))))
+    }
+
+    fn poll_event(&mut self) -> Option<MemberEvent> {
+        if let Some(event) = self.election.as_mut().and_then(Election::take_event) {
+            if matches!(event, ElectionEvent::ConfigurationChanged { .. } | ElectionEvent::Removed)
+            {
+                self.note_members();
+            }
+            return Some(MemberEvent::Election(event));
+        }
+        if let Some(event) = self.registry.take_event() {
+            return Some(match event {
+                RegistryEvent::Up(node) => MemberEvent::PeerUp { node },
+                RegistryEvent::Down(node) => MemberEvent::PeerDown { node },
+                RegistryEvent::Changed(node) => MemberEvent::PeerChanged { node },
+            });
+        }
+        let (node, reason) = self.refused.take()?;
+        Some(MemberEvent::Refused { node, reason })
+    }
+
+    fn poll_store(&mut self, buf: &mut [u8]) -> Option<Output<MemberEvent>> {
+        let election = self.election.as_mut()?;
+        let key = election.store()?;
+        let Some(len) = election.record(key, buf) else {
+            return Some(Output::NeedBuffer { len: crate::wire::CONTROL_FRAME_BYTES_MAX });
+        };
+        election.storing(key);
+        self.tokens += 1;
+        let token = Token(self.tokens);
+        if key == Key::Ballot {
+            self.ballot_token = Some(token);
+        } else {
+            self.members_token = Some(token);
+        }
+        Some(Output::Persist { key, token, len })
+    }
+
+    fn stored(&mut self, token: Token, safe: bool) {
+        let key = if self.ballot_token == Some(token) {
+            self.ballot_token = None;
+            Key::Ballot
+        } else if self.members_token == Some(token) {
+            self.members_token = None;
+            Key::Members
+        } else {
+            return;
+        };
+        if let Some(election) = &mut self.election {
+            if safe {
+                election.stored(self.now, key);
+            } else {
+                election.store_failed(self.now, key);
+            }
+        }
+    }
+
+    fn poll_dial(&mut self) -> Option<Output<MemberEvent>> {
+        if self.stopping {
+            return None;
+        }
+        let (now, timing) = (self.now, &self.config.dial);
+        for (at, peer) in self.registry.peers.iter_mut().enumerate() {
+            if may_dial(peer) && peer.dialer.dial(now, timing) {
+                return Some(Output::Dial { dial: DialIndex(at as u16) });
+            }
+        }
+        None
+    }
+}
+
+fn may_dial(peer: &PeerSlot) -> bool {
+    !peer.is_free() && peer.link.is_none() && peer.facts.address.is_some()
+}
+
+fn election_membership(
+    election: Option<&Election<&mut [ElectionSlot]>>,
+    node: NodeId,
+) -> Membership {
+    election.map_or(Membership::None, |election| election.membership(node))
+}
+
+impl Machine for Member<'_> {
+    type Event = MemberEvent;
+
+    fn restore(&mut self, key: Key, record: &[u8]) -> Result<(), RestoreError> {
+        if self.started {
+            return Err(RestoreError::Started);
+        }
+        let election = self.election.as_mut().ok_or(RestoreError::Malformed)?;
+        election.restore(key, record)
+    }
+
+    fn handle(&mut self, now: Instant, input: Input<'_>) -> usize {
+        self.advance(now);
+        let taken = self.input(&input);
+        self.tick();
+        taken
+    }
+
+    fn poll(&mut self, buf: &mut [u8]) -> Output<MemberEvent> {
+        if let Some(event) = self.poll_event() {
+            return Output::Event { event, len: 0 };
+        }
+        if let Some(output) = self.poll_store(buf) {
+            return output;
+        }
+        for at in 0..self.links.len() {
+            if let Some(output) = self.poll_link(LinkId(at as u32), buf) {
+                return output;
+            }
+        }
+        if let Some(output) = self.poll_dial() {
+            return output;
+        }
+        Output::Idle { wake: self.wake() }
+    }
+}
