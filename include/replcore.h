@@ -1,11 +1,46 @@
 /* replcore: the C interface. Made from ffi/src by a test; do not edit.
  *
- * Time is in microseconds on a clock of the program that never goes back. Every turn: one input
- * or one command, then replcore_poll until it says IDLE, doing what each output asks, in order;
- * then wait for input, or for the time that IDLE gave.
+ * Machines that decide, and a program that does. A machine opens nothing, waits for nothing and reads
+ * no clock: the program tells it what happens and does what it orders. There is the leaf, which posts
+ * to a hub and receives from it (replcore_leaf_*), and the member of a cluster, which elects a leader
+ * and knows who is there (replcore_member_*). Both are driven alike:
  *
- * Pointers may be NULL only where it says so. Memory is the program's: nothing is allocated or
- * freed, and no pointer is kept beyond the call, except the machine's own memory.
+ *   replcore_machine *m;                              in memory of the program
+ *   replcore_leaf_init(memory, replcore_leaf_memory(), &config, &m);
+ *   for (;;) {
+ *     one input or one command                        replcore_handle_*, replcore_leaf_stop, ...
+ *     do {
+ *       replcore_poll(m, buf, sizeof buf, &output);   the next order; bytes that go with it are in buf
+ *       do what output.kind says, and answer          before the next poll, or later
+ *     } while (output.kind != REPLCORE_OUTPUT_KIND_IDLE);
+ *     wait for input, or until output.next
+ *   }
+ *
+ * Time. Microseconds on a clock of the program that never goes back, such as CLOCK_MONOTONIC. At the
+ * time that IDLE gives call replcore_handle_timeout; early, late and needless calls are harmless. Read
+ * the clock after the bytes that are given, and give what has come before a timeout.
+ *
+ * Links. The program numbers them, below the number that the machine has room for (a leaf has one, 0).
+ * replcore_handle_recv takes whole frames; keep what it does not take in front of what comes next.
+ * replcore_handle_writable gives credit, in bytes: nothing is sent without it, so give at least the
+ * longest frame when the link's buffer is empty. Credit ends with the link.
+ *
+ * Memory is the program's. Nothing is allocated or freed, and no pointer is kept beyond the call, except
+ * the machine's own memory, which must stay where it is; forget it when done. Pointers may be NULL only
+ * where it says so; a length of 0 goes with any pointer. Texts end in a zero byte.
+ *
+ * Threads. A machine may be used by one thread at a time. Different machines are independent, and the
+ * library has no state of its own. There are no callbacks.
+ *
+ * Answers. Most functions answer 0 or a negative status, with replcore_status_text for people. After a
+ * negative one nothing has changed and nothing was written, unless the function says otherwise.
+ *
+ * Versions. The first field of a configuration is its size: fields that the library does not know have
+ * to be zero, and those that the program does not know are zero, which always means the default.
+ * Compare replcore_abi() with REPLCORE_ABI at the start. An output of an unknown kind: stop.
+ *
+ * Safety of what is stored. What the program is told to store (PERSIST, records that it takes, records
+ * that it posts) has to survive the loss of power before the program says that it is safe.
  *
  * A library built without `std`, for a device, calls `void replcore_panic(void)`, which the program
  * supplies, when an invariant is broken: stop or reset there, and do not return. */
@@ -118,6 +153,56 @@
 #define REPLCORE_KEY_REGISTRATION 1
 
 /*
+ The key of a persisted record: the term and the vote of a member.
+ */
+#define REPLCORE_KEY_BALLOT 2
+
+/*
+ The key of a persisted record: the configuration of a member's cluster.
+ */
+#define REPLCORE_KEY_MEMBERS 3
+
+/*
+ Timing for one building: a leader that dies is replaced within a second. The default.
+ */
+#define REPLCORE_PROFILE_LAN 0
+
+/*
+ Timing for lines across the world: some seconds.
+ */
+#define REPLCORE_PROFILE_WAN 1
+
+/*
+ Timing for those that sleep: half a minute.
+ */
+#define REPLCORE_PROFILE_BATTERY 2
+
+/*
+ Votes, and can lead.
+ */
+#define REPLCORE_MEMBERSHIP_VOTER 0
+
+/*
+ Follows and does not vote.
+ */
+#define REPLCORE_MEMBERSHIP_LEARNER 1
+
+/*
+ No member of the election, or not yet: it learns from the others what the cluster is.
+ */
+#define REPLCORE_MEMBERSHIP_NONE 2
+
+/*
+ Bytes that a name or address takes with the zero behind it.
+ */
+#define REPLCORE_NAME_BYTES 64
+
+/*
+ Most bytes of metadata.
+ */
+#define REPLCORE_METADATA_BYTES 256
+
+/*
  What a call answers: 0, or a negative number. After a negative one nothing has changed and no
  out-parameter was written, unless the function says otherwise.
  */
@@ -194,12 +279,65 @@ enum replcore_status
    There is no room for it now, or it does not fit the state the machine is in.
    */
   REPLCORE_STATUS_REFUSED = -16,
+  /*
+   A table is full.
+   */
+  REPLCORE_STATUS_FULL = -17,
+  /*
+   This node does not lead: ask the leader.
+   */
+  REPLCORE_STATUS_NOT_LEADING = -18,
+  /*
+   The change before is not through yet: try again.
+   */
+  REPLCORE_STATUS_BUSY = -19,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
 typedef enum replcore_status replcore_status;
 #else
 typedef int32_t replcore_status;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/*
+ What a member does in the election.
+ */
+enum replcore_role
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /*
+   Takes part in no election.
+   */
+  REPLCORE_ROLE_NONE = 0,
+  /*
+   Follows, does not vote.
+   */
+  REPLCORE_ROLE_LEARNER = 1,
+  /*
+   Follows, votes.
+   */
+  REPLCORE_ROLE_FOLLOWER = 2,
+  /*
+   Asks whether it would be voted for.
+   */
+  REPLCORE_ROLE_PRE_CANDIDATE = 3,
+  /*
+   Asks for votes.
+   */
+  REPLCORE_ROLE_CANDIDATE = 4,
+  /*
+   Leads. Whether it may say so is what replcore_member_leader_until tells.
+   */
+  REPLCORE_ROLE_LEADER = 5,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum replcore_role replcore_role;
+#else
+typedef int32_t replcore_role;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
@@ -425,9 +563,96 @@ typedef uint32_t replcore_refuse;
 #endif // __cplusplus
 
 /*
+ What a member tells the program, in `event` of an output of kind EVENT.
+ */
+enum replcore_member_event
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /*
+   This node leads, in the term `position`: the fencing token.
+   */
+  REPLCORE_MEMBER_EVENT_BECAME_LEADER = 1,
+  /*
+   This node led in the term `position`, and does no more.
+   */
+  REPLCORE_MEMBER_EVENT_LOST_LEADERSHIP = 2,
+  /*
+   `node` leads in the term `position`; 0 for nobody.
+   */
+  REPLCORE_MEMBER_EVENT_LEADER_CHANGED = 3,
+  /*
+   Who is a member has changed.
+   */
+  REPLCORE_MEMBER_EVENT_CONFIGURATION_CHANGED = 4,
+  /*
+   This node is no member any more.
+   */
+  REPLCORE_MEMBER_EVENT_REMOVED = 5,
+  /*
+   The peer `node` is there.
+   */
+  REPLCORE_MEMBER_EVENT_PEER_UP = 6,
+  /*
+   The peer `node` is not there any more.
+   */
+  REPLCORE_MEMBER_EVENT_PEER_DOWN = 7,
+  /*
+   What the peer `node` says of itself has changed.
+   */
+  REPLCORE_MEMBER_EVENT_PEER_CHANGED = 8,
+  /*
+   The peer `node` does not take this node, for `reason`, one of REPLCORE_REFUSE_*.
+   */
+  REPLCORE_MEMBER_EVENT_REFUSED = 9,
+  /*
+   Something that this header does not know; may be passed over.
+   */
+  REPLCORE_MEMBER_EVENT_OTHER = 10,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum replcore_member_event replcore_member_event;
+#else
+typedef uint32_t replcore_member_event;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/*
+ Whether a peer is there.
+ */
+enum replcore_peer_state
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /*
+   Not heard of, or given up.
+   */
+  REPLCORE_PEER_STATE_DOWN = 0,
+  /*
+   Was there, and has fallen silent. Still counts as there.
+   */
+  REPLCORE_PEER_STATE_SUSPECT = 1,
+  /*
+   There.
+   */
+  REPLCORE_PEER_STATE_UP = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum replcore_peer_state replcore_peer_state;
+#else
+typedef uint32_t replcore_peer_state;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/*
  A machine, in memory of the program. May be used from one thread at a time; different machines
- are independent, and the library has no global state. Nothing is to be freed: when it is done
- with, the memory may be used for something else.
+ are independent, and the library has no global state. It must stay where it was made: a copy is
+ not a machine. Nothing is to be freed: when it is done with, the memory may be used for
+ something else.
  */
 typedef struct replcore_machine replcore_machine;
 
@@ -641,6 +866,263 @@ typedef struct replcore_records {
 } replcore_records;
 
 /*
+ What a member is told at its start. All zeros but `struct_size`, `name`, `cluster` and
+ `instance` is a sound configuration: 0 and NULL mean the default.
+ */
+typedef struct replcore_member_config {
+  /*
+   sizeof(replcore_member_config).
+   */
+  uint32_t struct_size;
+  /*
+   One of REPLCORE_PROFILE_*. All members have the same.
+   */
+  uint32_t profile;
+  /*
+   Drawn once and kept with what is stored: tells this member from another of its name. Not 0.
+   */
+  uint64_t instance;
+  /*
+   For waits that differ; two members should not have the same.
+   */
+  uint64_t seed;
+  /*
+   The member's name.
+   */
+  const char *name;
+  /*
+   The cluster's name: members of another are refused.
+   */
+  const char *cluster;
+  /*
+   Where the member can be reached, host:port.
+   */
+  const char *address;
+  /*
+   Other nodes that it can know of, 1 to 31; default 8.
+   */
+  uint32_t peers_max;
+  /*
+   Links open at once; they are numbered below. Default twice `peers_max`, at least that many.
+   */
+  uint32_t links_max;
+  /*
+   1: no election; the members only know of each other.
+   */
+  uint32_t without_election;
+  /*
+   What it is at its first start, one of REPLCORE_MEMBERSHIP_*.
+   */
+  uint32_t membership;
+  /*
+   The greater campaigns first, 1 to 255; default 100.
+   */
+  uint32_t priority;
+  /*
+   1: as leader it admits nobody by itself who asks to join.
+   */
+  uint32_t admits_nobody;
+  /*
+   The leader says so this often, in milliseconds.
+   */
+  uint32_t heartbeat_ms;
+  /*
+   The shortest wait for a heartbeat before a campaign, in milliseconds.
+   */
+  uint32_t timeout_ms_min;
+  /*
+   The longest wait for a heartbeat before a campaign, in milliseconds.
+   */
+  uint32_t timeout_ms_max;
+  /*
+   By how much the rate of a clock may be wrong, in millionths.
+   */
+  uint32_t clock_error_ppm;
+  /*
+   The least wait before dialling a peer again, in milliseconds.
+   */
+  uint32_t retry_ms_min;
+  /*
+   The greatest wait before dialling a peer again, in milliseconds.
+   */
+  uint32_t retry_ms_max;
+  /*
+   How long a link may take until both ends know each other, in milliseconds.
+   */
+  uint32_t handshake_ms;
+  /*
+   Silence after which a peer is suspected, in milliseconds.
+   */
+  uint32_t suspect_ms;
+} replcore_member_config;
+
+/*
+ Who leads.
+ */
+typedef struct replcore_leader {
+  /*
+   Who.
+   */
+  uint64_t node;
+  /*
+   Its term: the fencing token.
+   */
+  uint64_t term;
+  /*
+   Since when this node knows it, in microseconds on this node's clock.
+   */
+  uint64_t since_us;
+} replcore_leader;
+
+/*
+ What is known of a node. No pointers.
+ */
+typedef struct replcore_peer {
+  /*
+   Its id.
+   */
+  uint64_t node;
+  /*
+   Its name, with a zero byte behind it.
+   */
+  char name[REPLCORE_NAME_BYTES];
+  /*
+   Where it can be reached, with a zero byte behind it; empty when that is not known.
+   */
+  char address[REPLCORE_NAME_BYTES];
+  /*
+   What it says of itself, or the configuration says of it.
+   */
+  uint8_t metadata[REPLCORE_METADATA_BYTES];
+  /*
+   Bytes of metadata.
+   */
+  uint32_t metadata_len;
+  /*
+   How many times it has spoken of itself; 0 when all is from the configuration.
+   */
+  uint32_t version;
+  /*
+   What it is in the election, one of REPLCORE_MEMBERSHIP_*.
+   */
+  uint32_t membership;
+  /*
+   One of REPLCORE_PEER_STATE_*.
+   */
+  uint32_t state;
+  /*
+   1 when it is linked to this node.
+   */
+  uint32_t is_linked;
+  /*
+   The greater campaigns first.
+   */
+  uint32_t priority;
+  /*
+   Round trip, in microseconds; 0 when not known.
+   */
+  uint32_t round_trip_us;
+  /*
+   Zero.
+   */
+  uint32_t reserved;
+} replcore_peer;
+
+/*
+ What a member has counted since its start.
+ */
+typedef struct replcore_member_stats {
+  /*
+   Of its links.
+   */
+  struct replcore_link_stats link;
+  /*
+   Frames sent.
+   */
+  uint64_t frames_sent;
+  /*
+   Bytes sent.
+   */
+  uint64_t bytes_sent;
+  /*
+   Heartbeats sent.
+   */
+  uint64_t heartbeats_sent;
+  /*
+   Heartbeats accepted.
+   */
+  uint64_t heartbeats_accepted;
+  /*
+   Heartbeats refused.
+   */
+  uint64_t heartbeats_refused;
+  /*
+   Times it asked whether it would be voted for.
+   */
+  uint32_t pre_votes;
+  /*
+   Elections it was a candidate in.
+   */
+  uint32_t elections;
+  /*
+   Elections won.
+   */
+  uint32_t won;
+  /*
+   Elections not won.
+   */
+  uint32_t lost;
+  /*
+   Votes given to others.
+   */
+  uint32_t votes_given;
+  /*
+   Votes refused to others.
+   */
+  uint32_t votes_refused;
+  /*
+   Times it led no more because a majority did not answer.
+   */
+  uint32_t quorum_lost;
+  /*
+   Times the known leader changed.
+   */
+  uint32_t changes;
+  /*
+   Messages from nodes that are no members.
+   */
+  uint32_t strangers;
+  /*
+   Messages with a term too far ahead to be true.
+   */
+  uint32_t implausible;
+  /*
+   Heartbeats of a second leader of one term: two nodes run with one name.
+   */
+  uint32_t conflicts;
+  /*
+   Configurations that make no sense.
+   */
+  uint32_t malformed;
+  /*
+   Times the vote or the configuration could not be stored.
+   */
+  uint32_t store_failed;
+  /*
+   Links of another cluster.
+   */
+  uint32_t wrong_cluster;
+  /*
+   Links that have proved to be another than they say.
+   */
+  uint32_t wrong_identity;
+  /*
+   Links of a second node with one name.
+   */
+  uint32_t name_in_use;
+} replcore_member_stats;
+
+/*
  What replcore_poll found. No pointers: the same layout everywhere, 104 bytes. Which fields mean
  something is with each kind; the others are zero.
  */
@@ -722,7 +1204,7 @@ typedef struct replcore_output {
    */
   uint32_t event;
   /*
-   A place to dial, by its number in the configuration.
+   A place to dial, by its number; of a member see replcore_member_dial_target.
    */
   uint32_t dial;
   /*
@@ -1011,164 +1493,6 @@ replcore_status replcore_cobs_take(struct replcore_cobs_decoder *decoder,
                                    size_t *frame_len);
 
 /*
- The epoch of a fresh log, made from a random number.
- */
-uint32_t replcore_epoch_first(uint64_t random);
-
-/*
- Bytes that a leaf needs, wherever they begin.
- */
-size_t replcore_leaf_memory(void);
-
-/*
- Makes a leaf in `memory`; `*machine` gets it. Its links are numbered 0, and it has one: tell it
- that the link is down before it is up again. It dials place 0.
-
- Asks of the caller:
- `memory` has `len` bytes that nothing else uses while the leaf is used; `config` and the texts
- in it are readable; `machine` is writable and not inside `memory`.
- */
-replcore_status replcore_leaf_init(void *memory,
-                                   size_t len,
-                                   const struct replcore_leaf_config *config,
-                                   struct replcore_machine **machine);
-
-/*
- Has the leaf close its link with a good-bye and dial no more.
-
- Asks of the caller:
- `machine` is a machine.
- */
-replcore_status replcore_leaf_stop(struct replcore_machine *machine, uint64_t now_us);
-
-/*
- Refuses an entry that came on an incoming stream of a consumer; it still has to be reported as
- taken. REFUSED when there is no such stream, or an earlier refusal is not out yet.
-
- Asks of the caller:
- `machine` is a machine.
- */
-replcore_status replcore_leaf_reject(struct replcore_machine *machine,
-                                     uint64_t now_us,
-                                     uint32_t stream,
-                                     uint64_t position);
-
-/*
- Whether the leaf is registered at its hub: 1, or 0; 0 for what is not a leaf.
-
- Asks of the caller:
- `machine` is a machine.
- */
-int32_t replcore_leaf_connected(struct replcore_machine *machine);
-
-/*
- Whether everything that the program has reported of the own queue is acknowledged: 1, or 0; 0
- for what is not a leaf, or is not connected.
-
- Asks of the caller:
- `machine` is a machine.
- */
-int32_t replcore_leaf_drained(struct replcore_machine *machine);
-
-/*
- Round trip of the last ping, in microseconds; 0 when not known, and for what is not a leaf.
-
- Asks of the caller:
- `machine` is a machine.
- */
-uint32_t replcore_leaf_round_trip_us(struct replcore_machine *machine);
-
-/*
- Writes the name of the node at the other end to `out`, with a zero byte behind it; 64 bytes are
- always enough. An empty text while it is not known.
-
- Asks of the caller:
- `machine` is a machine, `out` has `cap` bytes.
- */
-replcore_status replcore_leaf_peer(struct replcore_machine *machine, char *out, size_t cap);
-
-/*
- What the leaf's links have counted since the start.
-
- Asks of the caller:
- `machine` is a machine, `stats` is writable.
- */
-replcore_status replcore_leaf_stats(struct replcore_machine *machine,
-                                    struct replcore_link_stats *stats);
-
-/*
- Writes the header of a batch whose entries are the `entries_len` bytes after the first 32 of
- `data`. Write all of it with one call, and sync, before anything depends on it.
-
- Asks of the caller:
- `batch` is readable; `data` has `len` bytes and does not overlap it.
- */
-replcore_status replcore_batch_encode(const struct replcore_batch *batch,
-                                      uint8_t *data,
-                                      size_t len);
-
-/*
- Checks the batch at the start of `data`, which must belong to `segment`. Its entries follow its
- header. END where nothing was written, TORN where it was not written whole: a log that ends so
- goes on at this place.
-
- Asks of the caller:
- `data` has `len` bytes, `batch` is writable and does not overlap them.
- */
-replcore_status replcore_batch_read(const uint8_t *data,
-                                    size_t len,
-                                    uint64_t segment,
-                                    struct replcore_batch *batch);
-
-/*
- Says kind and length of the entry at the start of `data`, its header included; INCOMPLETE when
- not all of it is there, and LENGTH when it is longer than `entry_bytes_max`. Its checksum is not
- looked at: that of its batch, or `replcore_record_check`, is for that.
-
- Asks of the caller:
- `data` has `len` bytes, `kind` and `entry_len` are writable and do not overlap them.
- */
-replcore_status replcore_entry_read(const uint8_t *data,
-                                    size_t len,
-                                    uint32_t entry_bytes_max,
-                                    uint32_t *kind,
-                                    size_t *entry_len);
-
-/*
- Writes a note, an entry of `kind` 2 to 15 with `payload` from its byte 12 on, to `out`;
- `*written` gets its length.
-
- Asks of the caller:
- `payload` has `len` bytes, `out` has `cap`, `written` is writable; they do not overlap.
- */
-replcore_status replcore_entry_encode(uint32_t kind,
-                                      const uint8_t *payload,
-                                      size_t len,
-                                      uint8_t *out,
-                                      size_t cap,
-                                      size_t *written);
-
-/*
- Writes the head of a frame with `len` bytes of records, for the driver to send before them, to
- the first 40 bytes of `out`.
-
- Asks of the caller:
- `records` is readable; `out` has `cap` bytes and does not overlap it.
- */
-replcore_status replcore_records_head(const struct replcore_records *records,
-                                      uint32_t len,
-                                      uint8_t *out,
-                                      size_t cap);
-
-/*
- CRC-32C (Castagnoli) of the bytes; 0 for NULL.
-
- Asks of the caller:
- `data` has `len` bytes.
- */
-uint32_t replcore_crc32c(const uint8_t *data, size_t len);
-
-/*
  Before the first input: gives back what an earlier life ordered to be stored under
  (`key`, `node`) and not to be forgotten.
 
@@ -1377,6 +1701,355 @@ replcore_status replcore_handle_answer_outbound(struct replcore_machine *machine
 replcore_status replcore_handle_answer_denied(struct replcore_machine *machine,
                                               uint64_t now_us,
                                               uint64_t token);
+
+/*
+ The epoch of a fresh log, made from a random number.
+ */
+uint32_t replcore_epoch_first(uint64_t random);
+
+/*
+ Bytes that a leaf needs, wherever they begin.
+ */
+size_t replcore_leaf_memory(void);
+
+/*
+ Makes a leaf in `memory`; `*machine` gets it. Its links are numbered 0, and it has one: tell it
+ that the link is down before it is up again. It dials place 0.
+
+ Asks of the caller:
+ `memory` has `len` bytes that nothing else uses while the leaf is used; `config` and the texts
+ in it are readable; `machine` is writable and not inside `memory`.
+ */
+replcore_status replcore_leaf_init(void *memory,
+                                   size_t len,
+                                   const struct replcore_leaf_config *config,
+                                   struct replcore_machine **machine);
+
+/*
+ Has the leaf close its link with a good-bye and dial no more.
+
+ Asks of the caller:
+ `machine` is a machine.
+ */
+replcore_status replcore_leaf_stop(struct replcore_machine *machine, uint64_t now_us);
+
+/*
+ Refuses an entry that came on an incoming stream of a consumer; it still has to be reported as
+ taken. REFUSED when there is no such stream, or an earlier refusal is not out yet.
+
+ Asks of the caller:
+ `machine` is a machine.
+ */
+replcore_status replcore_leaf_reject(struct replcore_machine *machine,
+                                     uint64_t now_us,
+                                     uint32_t stream,
+                                     uint64_t position);
+
+/*
+ Whether the leaf is registered at its hub: 1, or 0; 0 for what is not a leaf.
+
+ Asks of the caller:
+ `machine` is a machine.
+ */
+int32_t replcore_leaf_connected(struct replcore_machine *machine);
+
+/*
+ Whether everything that the program has reported of the own queue is acknowledged: 1, or 0; 0
+ for what is not a leaf, or is not connected.
+
+ Asks of the caller:
+ `machine` is a machine.
+ */
+int32_t replcore_leaf_drained(struct replcore_machine *machine);
+
+/*
+ Round trip of the last ping, in microseconds; 0 when not known, and for what is not a leaf.
+
+ Asks of the caller:
+ `machine` is a machine.
+ */
+uint32_t replcore_leaf_round_trip_us(struct replcore_machine *machine);
+
+/*
+ Writes the name of the node at the other end to `out`, with a zero byte behind it; 64 bytes are
+ always enough. An empty text while it is not known.
+
+ Asks of the caller:
+ `machine` is a machine, `out` has `cap` bytes.
+ */
+replcore_status replcore_leaf_peer(struct replcore_machine *machine, char *out, size_t cap);
+
+/*
+ What the leaf's links have counted since the start.
+
+ Asks of the caller:
+ `machine` is a machine, `stats` is writable.
+ */
+replcore_status replcore_leaf_stats(struct replcore_machine *machine,
+                                    struct replcore_link_stats *stats);
+
+/*
+ Writes the header of a batch whose entries are the `entries_len` bytes after the first 32 of
+ `data`. Write all of it with one call, and sync, before anything depends on it.
+
+ Asks of the caller:
+ `batch` is readable; `data` has `len` bytes and does not overlap it.
+ */
+replcore_status replcore_batch_encode(const struct replcore_batch *batch,
+                                      uint8_t *data,
+                                      size_t len);
+
+/*
+ Checks the batch at the start of `data`, which must belong to `segment`. Its entries follow its
+ header. END where nothing was written, TORN where it was not written whole: a log that ends so
+ goes on at this place.
+
+ Asks of the caller:
+ `data` has `len` bytes, `batch` is writable and does not overlap them.
+ */
+replcore_status replcore_batch_read(const uint8_t *data,
+                                    size_t len,
+                                    uint64_t segment,
+                                    struct replcore_batch *batch);
+
+/*
+ Says kind and length of the entry at the start of `data`, its header included; INCOMPLETE when
+ not all of it is there, and LENGTH when it is longer than `entry_bytes_max`. Its checksum is not
+ looked at: that of its batch, or `replcore_record_check`, is for that.
+
+ Asks of the caller:
+ `data` has `len` bytes, `kind` and `entry_len` are writable and do not overlap them.
+ */
+replcore_status replcore_entry_read(const uint8_t *data,
+                                    size_t len,
+                                    uint32_t entry_bytes_max,
+                                    uint32_t *kind,
+                                    size_t *entry_len);
+
+/*
+ Writes a note, an entry of `kind` 2 to 15 with `payload` from its byte 12 on, to `out`;
+ `*written` gets its length.
+
+ Asks of the caller:
+ `payload` has `len` bytes, `out` has `cap`, `written` is writable; they do not overlap.
+ */
+replcore_status replcore_entry_encode(uint32_t kind,
+                                      const uint8_t *payload,
+                                      size_t len,
+                                      uint8_t *out,
+                                      size_t cap,
+                                      size_t *written);
+
+/*
+ Writes the head of a frame with `len` bytes of records, for the driver to send before them, to
+ the first 40 bytes of `out`.
+
+ Asks of the caller:
+ `records` is readable; `out` has `cap` bytes and does not overlap it.
+ */
+replcore_status replcore_records_head(const struct replcore_records *records,
+                                      uint32_t len,
+                                      uint8_t *out,
+                                      size_t cap);
+
+/*
+ CRC-32C (Castagnoli) of the bytes; 0 for NULL.
+
+ Asks of the caller:
+ `data` has `len` bytes.
+ */
+uint32_t replcore_crc32c(const uint8_t *data, size_t len);
+
+/*
+ Bytes that a member of this configuration needs, wherever they begin; 0 for one that
+ replcore_member_init refuses.
+
+ Asks of the caller:
+ `config` and the texts in it are readable.
+ */
+size_t replcore_member_memory(const struct replcore_member_config *config);
+
+/*
+ Makes a member in `memory`; `*machine` gets it. Then its peers are added with
+ replcore_member_add_peer, and what an earlier life has stored is given back with
+ replcore_restore; then it takes its first input.
+
+ What is stored under REPLCORE_KEY_BALLOT and REPLCORE_KEY_MEMBERS has to survive the loss of
+ power before replcore_handle_persisted is called.
+
+ Asks of the caller:
+ `memory` has `len` bytes that nothing else uses while the member is used; `config` and the texts
+ in it are readable; `machine` is writable and not inside `memory`.
+ */
+replcore_status replcore_member_init(void *memory,
+                                     size_t len,
+                                     const struct replcore_member_config *config,
+                                     struct replcore_machine **machine);
+
+/*
+ Adds a peer that the program's own configuration names, before the first input; later it is a
+ peer that was made known. `address` may be NULL: then only the peer dials. `metadata` counts until
+ the peer itself has said something; NULL when the configuration says nothing. NAME for the own
+ name or one that is there already, FULL, LENGTH for more than 256 bytes of metadata.
+
+ Asks of the caller:
+ `machine` is a machine, the texts end in a zero byte, `metadata` is NULL or has `len` bytes.
+ */
+replcore_status replcore_member_add_peer(struct replcore_machine *machine,
+                                         const char *name,
+                                         const char *address,
+                                         const uint8_t *metadata,
+                                         size_t len,
+                                         uint32_t is_voter);
+
+/*
+ Says of this node what all others can read: up to 256 bytes, in place of what it said before.
+
+ Asks of the caller:
+ `machine` is a machine, `data` has `len` bytes.
+ */
+replcore_status replcore_member_set_metadata(struct replcore_machine *machine,
+                                             uint64_t now_us,
+                                             const uint8_t *data,
+                                             size_t len);
+
+/*
+ Leads no more and hands over to another. NOT_LEADING when this node does not lead.
+
+ Asks of the caller:
+ `machine` is a machine.
+ */
+replcore_status replcore_member_resign(struct replcore_machine *machine, uint64_t now_us);
+
+/*
+ Hands over if it leads, closes every link with a good-bye and dials no more.
+
+ Asks of the caller:
+ `machine` is a machine.
+ */
+replcore_status replcore_member_stop(struct replcore_machine *machine, uint64_t now_us);
+
+/*
+ Asks to become a voter (`is_voter` 1) or a learner (0). The leader sees to it once it hears of it.
+
+ Asks of the caller:
+ `machine` is a machine.
+ */
+replcore_status replcore_member_join(struct replcore_machine *machine,
+                                     uint64_t now_us,
+                                     uint32_t is_voter);
+
+/*
+ Asks to be no member any more; the event REMOVED tells when. REFUSED for the only voter.
+
+ Asks of the caller:
+ `machine` is a machine.
+ */
+replcore_status replcore_member_leave(struct replcore_machine *machine, uint64_t now_us);
+
+/*
+ As leader: makes the node with this id what `membership` says, one of REPLCORE_MEMBERSHIP_*.
+ NOT_LEADING, BUSY, REFUSED when no such node is connected.
+
+ Asks of the caller:
+ `machine` is a machine.
+ */
+replcore_status replcore_member_change(struct replcore_machine *machine,
+                                       uint64_t now_us,
+                                       uint64_t node,
+                                       uint32_t membership);
+
+/*
+ Says how fresh this node's data is: it gets votes only from those that are not fresher. `term` is
+ that in which the last entry was made, `position` the number of entries.
+
+ Asks of the caller:
+ `machine` is a machine.
+ */
+replcore_status replcore_member_set_progress(struct replcore_machine *machine,
+                                             uint64_t now_us,
+                                             uint64_t term,
+                                             uint64_t position);
+
+/*
+ What the member does in the election, one of REPLCORE_ROLE_NONE to REPLCORE_ROLE_LEADER; NONE for
+ what is not a member.
+
+ Asks of the caller:
+ `machine` is a machine.
+ */
+replcore_role replcore_member_role(struct replcore_machine *machine);
+
+/*
+ The term that this node is in; 0 without an election.
+
+ Asks of the caller:
+ `machine` is a machine.
+ */
+uint64_t replcore_member_term(struct replcore_machine *machine);
+
+/*
+ Until when this node may say that it leads, in microseconds; 0 when it may not, REPLCORE_NEVER for
+ the only voter. Read it after every input and command, before the outputs are done, and keep it
+ where whoever asks compares it with the clock, anew each time: the answer is yes while the clock is
+ before it.
+
+ Asks of the caller:
+ `machine` is a machine.
+ */
+uint64_t replcore_member_leader_until(struct replcore_machine *machine);
+
+/*
+ Who leads, this node included, as far as is known here. END while nobody is known to.
+
+ Asks of the caller:
+ `machine` is a machine, `leader` is writable.
+ */
+replcore_status replcore_member_leader(struct replcore_machine *machine,
+                                       struct replcore_leader *leader);
+
+/*
+ What is known of a node by its id, this node included. END when nothing is.
+
+ Asks of the caller:
+ `machine` is a machine, `peer` is writable.
+ */
+replcore_status replcore_member_peer(struct replcore_machine *machine,
+                                     uint64_t node,
+                                     struct replcore_peer *peer);
+
+/*
+ What is known of the other node of this `index` from 0. END when there are fewer.
+
+ Asks of the caller:
+ `machine` is a machine, `peer` is writable.
+ */
+replcore_status replcore_member_peer_at(struct replcore_machine *machine,
+                                        uint32_t index,
+                                        struct replcore_peer *peer);
+
+/*
+ Where the place of an order DIAL is: writes its address with a zero byte behind it to `out`; 64
+ bytes are always enough. `*node` gets whom is to be found there. END when the order is out of
+ date.
+
+ Asks of the caller:
+ `machine` is a machine, `out` has `cap` bytes, `node` is writable.
+ */
+replcore_status replcore_member_dial_target(struct replcore_machine *machine,
+                                            uint32_t dial,
+                                            char *out,
+                                            size_t cap,
+                                            uint64_t *node);
+
+/*
+ What the member has counted since its start.
+
+ Asks of the caller:
+ `machine` is a machine, `stats` is writable.
+ */
+replcore_status replcore_member_stats(struct replcore_machine *machine,
+                                      struct replcore_member_stats *stats);
 
 /*
  The next thing to do; IDLE when there is none. The bytes that go with it are in `buf` until the

@@ -6,7 +6,7 @@ use core::ffi::c_char;
 
 use replcore_core::log::record::KEY_BYTES_MAX;
 
-use crate::replcore_status;
+use super::replcore_status;
 
 /// The bytes at `data`; none for length 0, whatever the pointer.
 ///

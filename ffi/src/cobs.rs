@@ -2,9 +2,9 @@
 
 use replcore_core::transport::cobs::{self, Decoder};
 
-use crate::check::{bytes, bytes_mut, reference_mut};
-use crate::replcore_status;
-use crate::status::status;
+use super::check::{bytes, bytes_mut, reference_mut};
+use super::replcore_status;
+use super::status::status;
 
 /// Most bytes that a frame of `frame_bytes` takes on a serial line, delimiter included.
 #[unsafe(no_mangle)]

@@ -4,15 +4,15 @@ use core::ffi::{c_char, c_void};
 
 use replcore_core::contract::StreamIndex;
 use replcore_core::leaf::{ConsumerConfig, Leaf, LeafConfig, LeafEvent};
-use replcore_core::link::LinkSettings;
+use replcore_core::link::{LinkSettings, LinkStats};
 use replcore_core::stream::{Address, Epoch, Name, Position};
 use replcore_core::time::Instant;
 use replcore_core::wire::{FRAME_BYTES_MAX, FRAME_BYTES_MIN, RefuseReason, Role};
 
-use crate::check::{bytes_mut, reference_mut, sized, text};
-use crate::machine::machine;
-use crate::status::status;
-use crate::{replcore_machine, replcore_output, replcore_output_kind, replcore_status};
+use super::check::{bytes_mut, reference_mut, sized, text};
+use super::machine::{Memory, bytes_of_machine, leaf};
+use super::status::status;
+use super::{replcore_machine, replcore_output, replcore_output_kind, replcore_status};
 
 /// What a leaf tells the program, in `event` of an output of kind EVENT.
 #[repr(u32)]
@@ -152,7 +152,7 @@ pub extern "C" fn replcore_epoch_first(random: u64) -> u32 {
 /// Bytes that a leaf needs, wherever they begin.
 #[unsafe(no_mangle)]
 pub extern "C" fn replcore_leaf_memory() -> usize {
-    size_of::<replcore_machine>() + align_of::<replcore_machine>() - 1
+    bytes_of_machine::<Leaf>()
 }
 
 /// Makes a leaf in `memory`; `*machine` gets it. Its links are numbered 0, and it has one: tell it
@@ -175,20 +175,7 @@ pub unsafe extern "C" fn replcore_leaf_init(
         let machine = unsafe { reference_mut(machine) }?;
         // SAFETY: the texts are as the caller promises.
         let leaf = Leaf::new(unsafe { leaf_config(&given) }?);
-        if memory.is_null() {
-            return Err(replcore_status::Null);
-        }
-        let skipped = memory.align_offset(align_of::<replcore_machine>());
-        if skipped.saturating_add(size_of::<replcore_machine>()) > len {
-            return Err(replcore_status::Short);
-        }
-        // SAFETY: `skipped` and what is written after it are inside the caller's `len` bytes, and
-        // the place is aligned.
-        unsafe {
-            let place = memory.cast::<u8>().add(skipped).cast::<replcore_machine>();
-            place.write(replcore_machine::of_leaf(leaf));
-            *machine = place;
-        }
+        *machine = Memory::new(memory, len)?.leaf(leaf)?;
         Ok(())
     })())
 }
@@ -281,7 +268,7 @@ pub unsafe extern "C" fn replcore_leaf_stop(
 ) -> replcore_status {
     status((|| {
         // SAFETY: as the caller promises.
-        unsafe { self::machine(machine) }?.leaf.stop(Instant::from_micros(now_us));
+        unsafe { leaf(machine) }?.stop(Instant::from_micros(now_us));
         Ok(())
     })())
 }
@@ -300,10 +287,9 @@ pub unsafe extern "C" fn replcore_leaf_reject(
 ) -> replcore_status {
     status((|| {
         // SAFETY: as the caller promises.
-        let machine = unsafe { self::machine(machine) }?;
+        let leaf = unsafe { leaf(machine) }?;
         let stream = StreamIndex(u8::try_from(stream).map_err(|_| replcore_status::Value)?);
-        let rejected =
-            machine.leaf.reject(Instant::from_micros(now_us), stream, Position(position));
+        let rejected = leaf.reject(Instant::from_micros(now_us), stream, Position(position));
         rejected.map_err(|_| replcore_status::Refused)
     })())
 }
@@ -315,7 +301,7 @@ pub unsafe extern "C" fn replcore_leaf_reject(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn replcore_leaf_connected(machine: *mut replcore_machine) -> i32 {
     // SAFETY: as the caller promises.
-    unsafe { self::machine(machine) }.is_ok_and(|machine| machine.leaf.is_connected()).into()
+    unsafe { leaf(machine) }.is_ok_and(|leaf| leaf.is_connected()).into()
 }
 
 /// Whether everything that the program has reported of the own queue is acknowledged: 1, or 0; 0
@@ -326,7 +312,7 @@ pub unsafe extern "C" fn replcore_leaf_connected(machine: *mut replcore_machine)
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn replcore_leaf_drained(machine: *mut replcore_machine) -> i32 {
     // SAFETY: as the caller promises.
-    unsafe { self::machine(machine) }.is_ok_and(|machine| machine.leaf.is_drained()).into()
+    unsafe { leaf(machine) }.is_ok_and(|leaf| leaf.is_drained()).into()
 }
 
 /// Round trip of the last ping, in microseconds; 0 when not known, and for what is not a leaf.
@@ -336,7 +322,7 @@ pub unsafe extern "C" fn replcore_leaf_drained(machine: *mut replcore_machine) -
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn replcore_leaf_round_trip_us(machine: *mut replcore_machine) -> u32 {
     // SAFETY: as the caller promises.
-    unsafe { self::machine(machine) }.map_or(0, |machine| machine.leaf.round_trip_us())
+    unsafe { leaf(machine) }.map_or(0, |leaf| leaf.round_trip_us())
 }
 
 /// Writes the name of the node at the other end to `out`, with a zero byte behind it; 64 bytes are
@@ -352,8 +338,8 @@ pub unsafe extern "C" fn replcore_leaf_peer(
 ) -> replcore_status {
     status((|| {
         // SAFETY: as the caller promises.
-        let (machine, out) = unsafe { (self::machine(machine)?, bytes_mut(out.cast(), cap)?) };
-        let peer = machine.leaf.peer();
+        let (leaf, out) = unsafe { (leaf(machine)?, bytes_mut(out.cast(), cap)?) };
+        let peer = leaf.peer();
         let name = peer.as_ref().map_or("", Name::as_str);
         let out = out.get_mut(..name.len() + 1).ok_or(replcore_status::Short)?;
         out[..name.len()].copy_from_slice(name.as_bytes());
@@ -373,22 +359,25 @@ pub unsafe extern "C" fn replcore_leaf_stats(
 ) -> replcore_status {
     status((|| {
         // SAFETY: as the caller promises.
-        let (machine, stats) = unsafe { (self::machine(machine)?, reference_mut(stats)?) };
-        let counted = machine.leaf.stats();
-        *stats = replcore_link_stats {
-            bad_length: counted.bad_length,
-            bad_checksum: counted.bad_checksum,
-            bad_type: counted.bad_type,
-            bad_payload: counted.bad_payload,
-            violations: counted.violations,
-            silent: counted.silent,
-            repeated: counted.repeated,
-            went_back: counted.went_back,
-            full: counted.full,
-            below_level: counted.below_level,
-        };
+        let (leaf, stats) = unsafe { (leaf(machine)?, reference_mut(stats)?) };
+        *stats = link_stats(&leaf.stats());
         Ok(())
     })())
+}
+
+pub(crate) const fn link_stats(counted: &LinkStats) -> replcore_link_stats {
+    replcore_link_stats {
+        bad_length: counted.bad_length,
+        bad_checksum: counted.bad_checksum,
+        bad_type: counted.bad_type,
+        bad_payload: counted.bad_payload,
+        violations: counted.violations,
+        silent: counted.silent,
+        repeated: counted.repeated,
+        went_back: counted.went_back,
+        full: counted.full,
+        below_level: counted.below_level,
+    }
 }
 
 pub(crate) fn event(event: LeafEvent) -> replcore_output {
@@ -411,7 +400,7 @@ pub(crate) fn event(event: LeafEvent) -> replcore_output {
     }
 }
 
-const fn refuse(reason: RefuseReason) -> replcore_refuse {
+pub(crate) const fn refuse(reason: RefuseReason) -> replcore_refuse {
     match reason {
         RefuseReason::Version => replcore_refuse::Version,
         RefuseReason::Name => replcore_refuse::Name,

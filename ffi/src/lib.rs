@@ -6,16 +6,24 @@
 
 mod check;
 mod cobs;
+mod input;
 mod leaf;
 mod log;
 mod machine;
+mod member;
+mod member_view;
+mod output;
 mod record;
 mod status;
 
 pub use cobs::*;
+pub use input::*;
 pub use leaf::*;
 pub use log::*;
 pub use machine::*;
+pub use member::*;
+pub use member_view::*;
+pub use output::*;
 pub use record::*;
 pub use status::*;
 

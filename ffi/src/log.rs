@@ -5,9 +5,9 @@ use replcore_core::log::{crc32c, record};
 use replcore_core::stream::{Cursor, Position};
 use replcore_core::wire::{self, Records};
 
-use crate::check::{bytes, bytes_mut, reference_mut};
-use crate::replcore_status;
-use crate::status::status;
+use super::check::{bytes, bytes_mut, reference_mut};
+use super::replcore_status;
+use super::status::status;
 
 /// Bytes of a batch header in a log.
 pub const REPLCORE_BATCH_HEADER_BYTES: usize = 32;
@@ -50,7 +50,7 @@ pub unsafe extern "C" fn replcore_batch_encode(
 ) -> replcore_status {
     status((|| {
         // SAFETY: as the caller promises.
-        let (given, data) = unsafe { (crate::check::reference(batch)?, bytes_mut(data, len)?) };
+        let (given, data) = unsafe { (super::check::reference(batch)?, bytes_mut(data, len)?) };
         if given.entries_len > batch::BYTES_MAX {
             return Err(replcore_status::Length);
         }
@@ -191,7 +191,7 @@ pub unsafe extern "C" fn replcore_records_head(
 ) -> replcore_status {
     status((|| {
         // SAFETY: as the caller promises.
-        let (given, out) = unsafe { (crate::check::reference(records)?, bytes_mut(out, cap)?) };
+        let (given, out) = unsafe { (super::check::reference(records)?, bytes_mut(out, cap)?) };
         let out = out.get_mut(..wire::RECORDS_OVERHEAD_BYTES).ok_or(replcore_status::Short)?;
         if len > wire::FRAME_BYTES_MAX {
             return Err(replcore_status::Length);

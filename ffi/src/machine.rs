@@ -1,16 +1,12 @@
-//! Driving a machine: one function for each input, one to poll.
+//! What all machines have in common: where they live, and how they are told apart.
 
-use replcore_core::contract::{
-    Answer, DialIndex, Failure, Input, Key, LinkId, Machine, Output, Query, SkipReason,
-    StreamIndex, Token, Transport,
-};
+use core::ffi::c_void;
+
 use replcore_core::leaf::Leaf;
-use replcore_core::stream::{Cursor, Epoch, NodeId, Position};
-use replcore_core::time::Instant;
+use replcore_core::member::Member;
 
-use crate::check::{bytes, bytes_mut, reference_mut};
-use crate::replcore_status;
-use crate::status::status;
+use super::check::reference;
+use super::replcore_status;
 
 /// "Never", as a time.
 pub const REPLCORE_NEVER: u64 = u64::MAX;
@@ -39,722 +35,177 @@ pub const REPLCORE_SKIP_FORGOTTEN: u32 = 5;
 /// The key of a persisted record: the registration at the node in `node`.
 pub const REPLCORE_KEY_REGISTRATION: u32 = 1;
 
-/// What a machine orders. An unknown kind comes from a later library: stop, do not pass over it.
-#[repr(u32)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum replcore_output_kind {
-    /// Nothing more now; call replcore_handle_timeout at `next` (microseconds, REPLCORE_NEVER).
-    Idle = 0,
-    /// Write the first `len` bytes of the buffer, one frame, to `link`.
-    Send = 1,
-    /// Write one frame of records to `link`: a head by replcore_records_head with `stream` and
-    /// `round`, then whole records of the own queue `queue` and class `message_class` from
-    /// `position` and `offset` on, or a part of one, at most `bytes_max` bytes of them. Answer
-    /// replcore_handle_sent or replcore_handle_gone.
-    SendRecords = 2,
-    /// Take the next `len` bytes of `link`: records from `position` and `offset` on, of the stream
-    /// of `node`, `queue`, `message_class` and `epoch`; `completed` whole ones and `tail_bytes` of
-    /// one more; compressed when `raw_bytes` is not 0. Keep them, then answer
-    /// replcore_handle_taken, or replcore_handle_refused.
-    TakeRecords = 3,
-    /// Entries `position` up to and without `next` of the stream of `node`, `queue`,
-    /// `message_class` and `epoch` will not come, for `reason`. Answer replcore_handle_taken.
-    TakeSkip = 4,
-    /// Throw away the next `len` bytes of `link`.
-    SkipBytes = 5,
-    /// Take the next `len` bytes of `link`: a call (`reason` 0) or a reply (1) of number `token`.
-    TakeCall = 6,
-    /// Entries of the own queue `queue` and class `message_class` before `position` are
-    /// acknowledged and no longer needed.
-    Release = 7,
-    /// Move the entry at `position` of `queue` and `message_class` to its dead letters.
-    DeadLetter = 8,
-    /// Take the epoch `epoch`, give every record that is not acknowledged a new identity, start all
-    /// own queues anew, make that durable, close every link, and answer replcore_handle_persisted
-    /// with `token`.
-    Renumber = 9,
-    /// How far was the stream of `node`, `queue`, `message_class` and `epoch` taken? Answer
-    /// replcore_handle_answer_inbound with `token`.
-    AskInbound = 10,
-    /// What does the own queue `queue` and class `message_class`, whose name is the first `len`
-    /// bytes of the buffer, hold? Answer replcore_handle_answer_outbound with `token`; from then
-    /// on until the link is down tell its growth by replcore_handle_appended for `link` and
-    /// `stream`.
-    AskOutbound = 11,
-    /// May the client of `link` read `queue` as the consumer in the buffer? Answer
-    /// replcore_handle_answer_denied with `token`, unless the program has consumers.
-    AskSubscribe = 12,
-    /// Open a link to the place numbered `dial`; then replcore_handle_link_up or
-    /// replcore_handle_dial_failed.
-    Dial = 13,
-    /// Close `link` once what was written is out; then replcore_handle_link_down.
-    Hangup = 14,
-    /// Offer the bytes of `link` that were not taken again.
-    Resume = 15,
-    /// Store the first `len` bytes of the buffer under (`key`, `node`) in place of what it held; then
-    /// replcore_handle_persisted or replcore_handle_failed with `token`.
-    Persist = 16,
-    /// Remove what is stored under (`key`, `node`).
-    Forget = 17,
-    /// Something happened; the meaning of `event` and the other fields is with the machine's kind.
-    Event = 18,
-    /// The buffer is too small; nothing is lost. Poll again with `len` bytes.
-    NeedBuffer = 19,
-    /// A broken invariant, described by the first `len` bytes of the buffer. The machine does
-    /// nothing more.
-    Halted = 20,
-}
-
-/// What replcore_poll found. No pointers: the same layout everywhere, 104 bytes. Which fields mean
-/// something is with each kind; the others are zero.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct replcore_output {
-    /// One of REPLCORE_OUTPUT_KIND_*.
-    pub kind: u32,
-    /// Bytes.
-    pub len: u32,
-    /// A link.
-    pub link: u32,
-    /// A stream of that link.
-    pub stream: u32,
-    /// For the answer.
-    pub token: u64,
-    /// A node.
-    pub node: u64,
-    /// A queue.
-    pub queue: u64,
-    /// A place in a stream.
-    pub position: u64,
-    /// The end of a range, or a time in microseconds.
-    pub next: u64,
-    /// Bytes of the record at `position` that were there before.
-    pub offset: u32,
-    /// A class, 0 to 3.
-    pub message_class: u32,
-    /// An epoch.
-    pub epoch: u32,
-    /// Most bytes of records.
-    pub bytes_max: u32,
-    /// Records that are complete.
-    pub completed: u32,
-    /// Bytes of one more record.
-    pub tail_bytes: u32,
-    /// Bytes before compression.
-    pub raw_bytes: u32,
-    /// The round of a frame of records.
-    pub round: u32,
-    /// Why, or which of two.
-    pub reason: u32,
-    /// What happened.
-    pub event: u32,
-    /// A place to dial, by its number in the configuration.
-    pub dial: u32,
-    /// What a persisted record is about, one of REPLCORE_KEY_*.
-    pub key: u32,
-}
-
-const _: () = assert!(size_of::<replcore_output>() == 104);
+/// The key of a persisted record: the term and the vote of a member.
+pub const REPLCORE_KEY_BALLOT: u32 = 2;
+/// The key of a persisted record: the configuration of a member's cluster.
+pub const REPLCORE_KEY_MEMBERS: u32 = 3;
 
 /// A machine, in memory of the program. May be used from one thread at a time; different machines
-/// are independent, and the library has no global state. Nothing is to be freed: when it is done
-/// with, the memory may be used for something else.
+/// are independent, and the library has no global state. It must stay where it was made: a copy is
+/// not a machine. Nothing is to be freed: when it is done with, the memory may be used for
+/// something else.
 pub struct replcore_machine {
     magic: u64,
-    pub(crate) leaf: Leaf,
+    /// Where it was made.
+    place: usize,
 }
 
-const MAGIC: u64 = u64::from_le_bytes(*b"replcore");
+const LEAF: u64 = u64::from_le_bytes(*b"replleaf");
+const MEMBER: u64 = u64::from_le_bytes(*b"replmemb");
 
-impl replcore_machine {
-    pub(crate) const fn of_leaf(leaf: Leaf) -> Self {
-        Self { magic: MAGIC, leaf }
-    }
+/// A machine behind the head that tells its kind.
+#[repr(C)]
+pub(crate) struct Of<M> {
+    head: replcore_machine,
+    machine: M,
+}
+
+/// A machine that a program has given.
+pub(crate) enum Kind<'a> {
+    Leaf(&'a mut Leaf),
+    Member(&'a mut Member<'static>),
 }
 
 /// The machine behind a pointer of the program.
 ///
 /// # Safety
-/// A `machine` that is not null is what an init function gave, or at least 8 readable bytes, and
+/// A `machine` that is not null is what an init function gave, or at least 16 readable bytes, and
 /// nobody else uses it meanwhile.
 pub(crate) unsafe fn machine<'a>(
     machine: *mut replcore_machine,
-) -> Result<&'a mut replcore_machine, replcore_status> {
-    if machine.is_null() {
-        return Err(replcore_status::Null);
-    }
-    // SAFETY: not null, aligned where it is read, and the first field is the magic number's, as the
-    // layout below asserts.
-    if !machine.is_aligned() || unsafe { (&raw const (*machine).magic).read() } != MAGIC {
+) -> Result<Kind<'a>, replcore_status> {
+    if !machine.is_null() && !machine.is_aligned() {
         return Err(replcore_status::Kind);
     }
-    // SAFETY: it carries the number that only an init function writes.
-    unsafe { reference_mut(machine) }
+    // SAFETY: as the caller promises; the head is all that is read before it is known to be one.
+    let head = unsafe { reference(machine) }?;
+    if head.place != machine.addr() {
+        return Err(replcore_status::Kind);
+    }
+    match head.magic {
+        // SAFETY: the head is one that only `place` writes, in front of a machine of that kind and
+        // at this very place.
+        LEAF => Ok(Kind::Leaf(unsafe { &mut (*machine.cast::<Of<Leaf>>()).machine })),
+        MEMBER => {
+            // SAFETY: as above.
+            let member = unsafe { &mut (*machine.cast::<Of<Member<'static>>>()).machine };
+            Ok(Kind::Member(member))
+        }
+        _ => Err(replcore_status::Kind),
+    }
 }
 
-/// Gives one input to the machine.
+/// The leaf behind a pointer of the program.
 ///
 /// # Safety
 /// As for [`machine`].
-unsafe fn give(
+pub(crate) unsafe fn leaf<'a>(
     pointer: *mut replcore_machine,
-    now_us: u64,
-    input: Result<Input<'_>, replcore_status>,
-) -> replcore_status {
-    status((|| {
-        // SAFETY: as the caller promises.
-        let machine = unsafe { machine(pointer) }?;
-        machine.leaf.handle(Instant::from_micros(now_us), input?);
-        Ok(())
-    })())
-}
-
-fn stream_index(stream: u32) -> Result<StreamIndex, replcore_status> {
-    u8::try_from(stream).map(StreamIndex).map_err(|_| replcore_status::Value)
-}
-
-fn failure(reason: u32) -> Result<Failure, replcore_status> {
-    match reason {
-        REPLCORE_FAILURE_FULL => Ok(Failure::Full),
-        REPLCORE_FAILURE_CORRUPT => Ok(Failure::Corrupt),
-        REPLCORE_FAILURE_IO => Ok(Failure::Io),
-        _ => Err(replcore_status::Value),
+) -> Result<&'a mut Leaf, replcore_status> {
+    // SAFETY: as the caller promises.
+    match unsafe { machine(pointer) }? {
+        Kind::Leaf(leaf) => Ok(leaf),
+        Kind::Member(_) => Err(replcore_status::Kind),
     }
 }
 
-fn skip_reason(reason: u32) -> Result<SkipReason, replcore_status> {
-    match reason {
-        REPLCORE_SKIP_EXPIRED => Ok(SkipReason::Expired),
-        REPLCORE_SKIP_DROPPED => Ok(SkipReason::Dropped),
-        REPLCORE_SKIP_PURGED => Ok(SkipReason::Purged),
-        REPLCORE_SKIP_LOST => Ok(SkipReason::Lost),
-        REPLCORE_SKIP_FORGOTTEN => Ok(SkipReason::Forgotten),
-        _ => Err(replcore_status::Value),
-    }
-}
-
-const fn skip_number(reason: SkipReason) -> u32 {
-    match reason {
-        SkipReason::Expired => REPLCORE_SKIP_EXPIRED,
-        SkipReason::Dropped => REPLCORE_SKIP_DROPPED,
-        SkipReason::Purged => REPLCORE_SKIP_PURGED,
-        SkipReason::Lost => REPLCORE_SKIP_LOST,
-        SkipReason::Forgotten => REPLCORE_SKIP_FORGOTTEN,
-    }
-}
-
-/// Before the first input: gives back what an earlier life ordered to be stored under
-/// (`key`, `node`) and not to be forgotten.
+/// The member behind a pointer of the program.
 ///
 /// # Safety
-/// `machine` is a machine, `data` has `len` bytes.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn replcore_restore(
-    machine: *mut replcore_machine,
-    key: u32,
-    node: u64,
-    data: *const u8,
+/// As for [`machine`].
+pub(crate) unsafe fn member<'a>(
+    pointer: *mut replcore_machine,
+) -> Result<&'a mut Member<'static>, replcore_status> {
+    // SAFETY: as the caller promises.
+    match unsafe { machine(pointer) }? {
+        Kind::Member(member) => Ok(member),
+        Kind::Leaf(_) => Err(replcore_status::Kind),
+    }
+}
+
+/// The caller's memory, given out from its start. Holds nothing that has to be dropped.
+pub(crate) struct Memory {
+    rest: *mut u8,
     len: usize,
-) -> replcore_status {
-    status((|| {
-        // SAFETY: as the caller promises.
-        let (machine, data) = unsafe { (self::machine(machine)?, bytes(data, len)?) };
-        if key != REPLCORE_KEY_REGISTRATION {
-            return Err(replcore_status::Value);
+}
+
+impl Memory {
+    pub(crate) const fn new(memory: *mut c_void, len: usize) -> Result<Self, replcore_status> {
+        if memory.is_null() {
+            return Err(replcore_status::Null);
         }
-        let key = Key::Registration(NodeId(node));
-        machine.leaf.restore(key, data).map_err(|_| replcore_status::Restore)
-    })())
-}
+        Ok(Self { rest: memory.cast(), len })
+    }
 
-/// Time has passed.
-///
-/// # Safety
-/// `machine` is a machine.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn replcore_handle_timeout(
-    machine: *mut replcore_machine,
-    now_us: u64,
-) -> replcore_status {
-    // SAFETY: as the caller promises.
-    unsafe { give(machine, now_us, Ok(Input::Timeout)) }
-}
+    /// What a value takes of the memory at most, wherever it begins.
+    pub(crate) const fn bytes_of<T>(count: usize) -> usize {
+        count * size_of::<T>() + align_of::<T>() - 1
+    }
 
-/// The link numbered `link` is open. `dialed` is the place that was to be dialled, or
-/// REPLCORE_NOT_DIALED; `transport` one of REPLCORE_TRANSPORT_*; `identity` the node that the other
-/// end has proved to be, 0 when it proved nothing.
-///
-/// # Safety
-/// `machine` is a machine.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn replcore_handle_link_up(
-    machine: *mut replcore_machine,
-    now_us: u64,
-    link: u32,
-    dialed: u32,
-    transport: u32,
-    identity: u64,
-) -> replcore_status {
-    let input = (|| {
-        let transport = match transport {
-            REPLCORE_TRANSPORT_STREAM => Transport::Stream,
-            REPLCORE_TRANSPORT_DATAGRAM => Transport::Datagram,
-            _ => return Err(replcore_status::Value),
-        };
-        let dialed = match dialed {
-            REPLCORE_NOT_DIALED => None,
-            dial => Some(DialIndex(u16::try_from(dial).map_err(|_| replcore_status::Value)?)),
-        };
-        let identity = (identity != 0).then_some(NodeId(identity));
-        Ok(Input::LinkUp { link: LinkId(link), dialed, transport, identity })
-    })();
-    // SAFETY: as the caller promises.
-    unsafe { give(machine, now_us, input) }
-}
+    /// Room for `count` values, aligned.
+    fn take<T>(&mut self, count: usize) -> Result<*mut T, replcore_status> {
+        let skipped = self.rest.align_offset(align_of::<T>());
+        let bytes = size_of::<T>().checked_mul(count).and_then(|bytes| bytes.checked_add(skipped));
+        let bytes = bytes.filter(|&bytes| bytes <= self.len).ok_or(replcore_status::Short)?;
+        let place = self.rest.wrapping_add(skipped).cast();
+        self.rest = self.rest.wrapping_add(bytes);
+        self.len -= bytes;
+        Ok(place)
+    }
 
-/// An open link is closed.
-///
-/// # Safety
-/// `machine` is a machine.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn replcore_handle_link_down(
-    machine: *mut replcore_machine,
-    now_us: u64,
-    link: u32,
-) -> replcore_status {
-    // SAFETY: as the caller promises.
-    unsafe { give(machine, now_us, Ok(Input::LinkDown { link: LinkId(link) })) }
-}
-
-/// The dial numbered `dial` failed before there was a link.
-///
-/// # Safety
-/// `machine` is a machine.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn replcore_handle_dial_failed(
-    machine: *mut replcore_machine,
-    now_us: u64,
-    dial: u32,
-) -> replcore_status {
-    let input = match u16::try_from(dial) {
-        Ok(dial) => Ok(Input::DialFailed { dial: DialIndex(dial) }),
-        Err(_) => Err(replcore_status::Value),
-    };
-    // SAFETY: as the caller promises.
-    unsafe { give(machine, now_us, input) }
-}
-
-/// Bytes have come on a link: all that were not taken yet, on a datagram link one frame. `*taken`
-/// gets how many the machine took; keep the rest in front of what comes next, and offer it again
-/// when more comes, and after a drain with an order to take or skip bytes of the link or to resume
-/// it. What is left of a datagram is to be thrown away once its orders are done.
-///
-/// # Safety
-/// `machine` is a machine, `data` has `len` bytes, `taken` is writable and does not overlap them.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn replcore_handle_recv(
-    machine: *mut replcore_machine,
-    now_us: u64,
-    link: u32,
-    data: *const u8,
-    len: usize,
-    taken: *mut usize,
-) -> replcore_status {
-    status((|| {
-        // SAFETY: as the caller promises.
-        let (machine, data) = unsafe { (self::machine(machine)?, bytes(data, len)?) };
-        // SAFETY: as the caller promises.
-        let taken = unsafe { reference_mut(taken) }?;
-        let input = Input::Recv { link: LinkId(link), data };
-        *taken = machine.leaf.handle(Instant::from_micros(now_us), input);
-        Ok(())
-    })())
-}
-
-/// The link can take `bytes` bytes more.
-///
-/// # Safety
-/// `machine` is a machine.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn replcore_handle_writable(
-    machine: *mut replcore_machine,
-    now_us: u64,
-    link: u32,
-    bytes: u32,
-) -> replcore_status {
-    // SAFETY: as the caller promises.
-    unsafe { give(machine, now_us, Ok(Input::Writable { link: LinkId(link), bytes })) }
-}
-
-/// What was to be persisted or renumbered is safe.
-///
-/// # Safety
-/// `machine` is a machine.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn replcore_handle_persisted(
-    machine: *mut replcore_machine,
-    now_us: u64,
-    token: u64,
-) -> replcore_status {
-    // SAFETY: as the caller promises.
-    unsafe { give(machine, now_us, Ok(Input::Persisted { token: Token(token) })) }
-}
-
-/// What was to be persisted could not be, for `reason`, one of REPLCORE_FAILURE_*.
-///
-/// # Safety
-/// `machine` is a machine.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn replcore_handle_failed(
-    machine: *mut replcore_machine,
-    now_us: u64,
-    token: u64,
-    reason: u32,
-) -> replcore_status {
-    let input = failure(reason).map(|reason| Input::Failed { token: Token(token), reason });
-    // SAFETY: as the caller promises.
-    unsafe { give(machine, now_us, input) }
-}
-
-/// A frame of records was written: the next starts at `position` and `offset`; `bytes` of records
-/// were in it, and it took `wire_bytes` in all.
-///
-/// # Safety
-/// `machine` is a machine.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn replcore_handle_sent(
-    machine: *mut replcore_machine,
-    now_us: u64,
-    link: u32,
-    stream: u32,
-    position: u64,
-    offset: u32,
-    bytes: u32,
-    wire_bytes: u32,
-) -> replcore_status {
-    let input = stream_index(stream).map(|stream| Input::Sent {
-        link: LinkId(link),
-        stream,
-        next: Cursor { position: Position(position), offset },
-        bytes,
-        wire_bytes,
-    });
-    // SAFETY: as the caller promises.
-    unsafe { give(machine, now_us, input) }
-}
-
-/// The records to be sent are not there up to `next`, for `reason`, one of REPLCORE_SKIP_*.
-///
-/// # Safety
-/// `machine` is a machine.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn replcore_handle_gone(
-    machine: *mut replcore_machine,
-    now_us: u64,
-    link: u32,
-    stream: u32,
-    next: u64,
-    reason: u32,
-) -> replcore_status {
-    let input = stream_index(stream).and_then(|stream| {
-        let reason = skip_reason(reason)?;
-        Ok(Input::Gone { link: LinkId(link), stream, next: Position(next), reason })
-    });
-    // SAFETY: as the caller promises.
-    unsafe { give(machine, now_us, input) }
-}
-
-/// Everything of an incoming stream before `position`, and `offset` bytes of the record there, is
-/// safe. `bytes` of records are in the orders that this completes.
-///
-/// # Safety
-/// `machine` is a machine.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn replcore_handle_taken(
-    machine: *mut replcore_machine,
-    now_us: u64,
-    link: u32,
-    stream: u32,
-    position: u64,
-    offset: u32,
-    bytes: u32,
-) -> replcore_status {
-    let input = stream_index(stream).map(|stream| Input::Taken {
-        link: LinkId(link),
-        stream,
-        next: Cursor { position: Position(position), offset },
-        bytes,
-    });
-    // SAFETY: as the caller promises.
-    unsafe { give(machine, now_us, input) }
-}
-
-/// Records could not be kept, for `reason`, one of REPLCORE_FAILURE_*.
-///
-/// # Safety
-/// `machine` is a machine.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn replcore_handle_refused(
-    machine: *mut replcore_machine,
-    now_us: u64,
-    link: u32,
-    stream: u32,
-    reason: u32,
-) -> replcore_status {
-    let input = stream_index(stream).and_then(|stream| {
-        let reason = failure(reason)?;
-        Ok(Input::Refused { link: LinkId(link), stream, reason })
-    });
-    // SAFETY: as the caller promises.
-    unsafe { give(machine, now_us, input) }
-}
-
-/// An own queue that `link` asked for has grown: `next` entries were ever in it.
-///
-/// # Safety
-/// `machine` is a machine.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn replcore_handle_appended(
-    machine: *mut replcore_machine,
-    now_us: u64,
-    link: u32,
-    stream: u32,
-    next: u64,
-) -> replcore_status {
-    let input = stream_index(stream).map(|stream| Input::Appended {
-        link: LinkId(link),
-        stream,
-        next: Position(next),
-    });
-    // SAFETY: as the caller promises.
-    unsafe { give(machine, now_us, input) }
-}
-
-/// The answer to ASK_INBOUND: the greatest epoch known of that owner, queue and class (the one
-/// asked for when none is), and how far the stream was taken in it.
-///
-/// # Safety
-/// `machine` is a machine.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn replcore_handle_answer_inbound(
-    machine: *mut replcore_machine,
-    now_us: u64,
-    token: u64,
-    epoch: u32,
-    position: u64,
-    offset: u32,
-) -> replcore_status {
-    let cursor = Cursor { position: Position(position), offset };
-    let answer = Answer::Inbound { epoch: Epoch(epoch), cursor };
-    // SAFETY: as the caller promises.
-    unsafe { give(machine, now_us, Ok(Input::Answer { token: Token(token), answer })) }
-}
-
-/// The answer to ASK_OUTBOUND: the epoch of the log, the first entry that is not acknowledged, and
-/// how many entries were ever in the queue.
-///
-/// # Safety
-/// `machine` is a machine.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn replcore_handle_answer_outbound(
-    machine: *mut replcore_machine,
-    now_us: u64,
-    token: u64,
-    epoch: u32,
-    released: u64,
-    next: u64,
-) -> replcore_status {
-    let answer = Answer::Outbound {
-        epoch: Epoch(epoch),
-        released: Position(released),
-        next: Position(next),
-        sent: Position(next),
-    };
-    // SAFETY: as the caller promises.
-    unsafe { give(machine, now_us, Ok(Input::Answer { token: Token(token), answer })) }
-}
-
-/// The answer to ASK_SUBSCRIBE of a program without consumers.
-///
-/// # Safety
-/// `machine` is a machine.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn replcore_handle_answer_denied(
-    machine: *mut replcore_machine,
-    now_us: u64,
-    token: u64,
-) -> replcore_status {
-    let input = Input::Answer { token: Token(token), answer: Answer::Denied };
-    // SAFETY: as the caller promises.
-    unsafe { give(machine, now_us, Ok(input)) }
-}
-
-/// The next thing to do; IDLE when there is none. The bytes that go with it are in `buf` until the
-/// next call. 512 bytes are always enough.
-///
-/// # Safety
-/// `machine` is a machine, `buf` has `cap` bytes, `output` is writable; they do not overlap.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn replcore_poll(
-    machine: *mut replcore_machine,
-    buf: *mut u8,
-    cap: usize,
-    output: *mut replcore_output,
-) -> replcore_status {
-    status((|| {
-        // SAFETY: as the caller promises.
-        let (machine, buf) = unsafe { (self::machine(machine)?, bytes_mut(buf, cap)?) };
-        // SAFETY: as the caller promises.
-        let output = unsafe { reference_mut(output) }?;
-        let next = machine.leaf.poll(buf);
-        *output = flatten(next, buf);
-        Ok(())
-    })())
-}
-
-fn flatten(output: Output<replcore_core::leaf::LeafEvent>, buf: &mut [u8]) -> replcore_output {
-    use replcore_output_kind as kind;
-    let with = |kind: kind| replcore_output { kind: kind as u32, ..Default::default() };
-    match output {
-        Output::Idle { wake } => replcore_output {
-            next: wake.map_or(REPLCORE_NEVER, Instant::as_micros),
-            ..with(kind::Idle)
-        },
-        Output::Send { link, len } => {
-            replcore_output { link: link.0, len: len as u32, ..with(kind::Send) }
+    /// A slice of `count` copies of `value`.
+    ///
+    /// # Safety
+    /// The memory is the caller's alone, for as long as the slice is used.
+    pub(crate) unsafe fn slice<T: Copy>(
+        &mut self,
+        count: usize,
+        value: T,
+    ) -> Result<&'static mut [T], replcore_status> {
+        let place = self.take::<T>(count)?;
+        for at in 0..count {
+            // SAFETY: inside the memory, aligned, and there is nothing there to drop.
+            unsafe { place.add(at).write(value) };
         }
-        Output::SendRecords { link, stream, queue, first, bytes_max, round } => replcore_output {
-            link: link.0,
-            stream: stream.0.into(),
-            queue: queue.queue.0,
-            message_class: queue.class.into(),
-            position: first.position.0,
-            offset: first.offset,
-            bytes_max,
-            round: round.into(),
-            ..with(kind::SendRecords)
-        },
-        Output::TakeRecords { link, stream, source, records, len } => replcore_output {
-            link: link.0,
-            stream: stream.0.into(),
-            position: records.first.position.0,
-            offset: records.first.offset,
-            completed: records.completed,
-            tail_bytes: records.tail_bytes,
-            raw_bytes: records.raw_bytes,
-            round: records.round.into(),
-            len,
-            ..of_source(kind::TakeRecords, source)
-        },
-        Output::TakeSkip { link, stream, source, first, next, reason } => replcore_output {
-            link: link.0,
-            stream: stream.0.into(),
-            position: first.0,
-            next: next.0,
-            reason: skip_number(reason),
-            ..of_source(kind::TakeSkip, source)
-        },
-        Output::SkipBytes { link, len } => {
-            replcore_output { link: link.0, len, ..with(kind::SkipBytes) }
-        }
-        Output::TakeCall { link, id, reply, len } => replcore_output {
-            link: link.0,
-            token: id.into(),
-            reason: reply.into(),
-            len,
-            ..with(kind::TakeCall)
-        },
-        Output::Release { queue, through } => replcore_output {
-            queue: queue.queue.0,
-            message_class: queue.class.into(),
-            position: through.0,
-            ..with(kind::Release)
-        },
-        Output::DeadLetter { queue, position } => replcore_output {
-            queue: queue.queue.0,
-            message_class: queue.class.into(),
-            position: position.0,
-            ..with(kind::DeadLetter)
-        },
-        Output::Renumber { epoch, token } => {
-            replcore_output { epoch: epoch.0, token: token.0, ..with(kind::Renumber) }
-        }
-        Output::Ask { token, query, len } => {
-            replcore_output { token: token.0, len: len as u32, ..ask(query) }
-        }
-        Output::Dial { dial } => replcore_output { dial: dial.0.into(), ..with(kind::Dial) },
-        Output::Hangup { link } => replcore_output { link: link.0, ..with(kind::Hangup) },
-        Output::Resume { link } => replcore_output { link: link.0, ..with(kind::Resume) },
-        Output::Persist { key, token, len } => {
-            replcore_output { token: token.0, len: len as u32, ..of_key(kind::Persist, key) }
-        }
-        Output::Forget { key } => of_key(kind::Forget, key),
-        Output::Event { event, len } => {
-            replcore_output { len: len as u32, ..crate::leaf::event(event) }
-        }
-        Output::NeedBuffer { len } => replcore_output { len: len as u32, ..with(kind::NeedBuffer) },
-        Output::Halted { reason } => {
-            let len = reason.len().min(buf.len());
-            buf[..len].copy_from_slice(&reason.as_bytes()[..len]);
-            replcore_output { len: len as u32, ..with(kind::Halted) }
-        }
+        // SAFETY: written just now, ours alone by the caller's word, and given out once.
+        Ok(unsafe { core::slice::from_raw_parts_mut(place, count) })
+    }
+
+    fn place<M>(
+        &mut self,
+        magic: u64,
+        machine: M,
+    ) -> Result<*mut replcore_machine, replcore_status> {
+        let place = self.take::<Of<M>>(1)?;
+        let head = replcore_machine { magic, place: place.addr() };
+        // SAFETY: inside the memory, aligned, and there is nothing there to drop.
+        unsafe { place.write(Of { head, machine }) };
+        Ok(place.cast())
+    }
+
+    pub(crate) fn leaf(mut self, leaf: Leaf) -> Result<*mut replcore_machine, replcore_status> {
+        self.place(LEAF, leaf)
+    }
+
+    pub(crate) fn member(
+        mut self,
+        member: Member<'static>,
+    ) -> Result<*mut replcore_machine, replcore_status> {
+        self.place(MEMBER, member)
     }
 }
 
-fn ask(query: Query) -> replcore_output {
-    use replcore_output_kind as kind;
-    match query {
-        Query::Inbound(source) => of_source(kind::AskInbound, source),
-        Query::Outbound { link, stream, queue } => replcore_output {
-            kind: kind::AskOutbound as u32,
-            link: link.0,
-            stream: stream.0.into(),
-            queue: queue.queue.0,
-            message_class: queue.class.into(),
-            ..Default::default()
-        },
-        Query::Subscribe { link, queue } => replcore_output {
-            kind: kind::AskSubscribe as u32,
-            link: link.0,
-            queue: queue.0,
-            ..Default::default()
-        },
-    }
-}
-
-fn of_source(
-    kind: replcore_output_kind,
-    source: replcore_core::stream::StreamKey,
-) -> replcore_output {
-    replcore_output {
-        kind: kind as u32,
-        node: source.owner.0,
-        queue: source.queue.queue.0,
-        message_class: source.queue.class.into(),
-        epoch: source.epoch.0,
-        ..Default::default()
-    }
-}
-
-fn of_key(kind: replcore_output_kind, key: Key) -> replcore_output {
-    // A leaf stores nothing else.
-    let Key::Registration(node) = key else {
-        return replcore_output { kind: kind as u32, ..Default::default() };
-    };
-    replcore_output {
-        kind: kind as u32,
-        node: node.0,
-        key: REPLCORE_KEY_REGISTRATION,
-        ..Default::default()
-    }
+/// Bytes that a machine needs, wherever they begin.
+pub(crate) const fn bytes_of_machine<M>() -> usize {
+    Memory::bytes_of::<Of<M>>(1)
 }
 
 #[cfg(test)]
 mod tests {
     use core::ptr::null_mut;
 
+    use super::super::*;
     use super::*;
-    use crate::{replcore_leaf_config, replcore_leaf_init, replcore_leaf_memory};
 
     fn config() -> replcore_leaf_config {
         // SAFETY: zeros are a value of a structure of integers and pointers.
@@ -792,7 +243,7 @@ mod tests {
             }
             assert_eq!(output.kind, replcore_output_kind::Dial as u32);
         }
-        let mut memory = vec![0; size_of::<replcore_machine>() - 1];
+        let mut memory = vec![0; size_of::<Of<Leaf>>() - 1];
         assert_eq!(init(&mut memory, &config()).0, replcore_status::Short);
     }
 
@@ -834,6 +285,112 @@ mod tests {
             assert_eq!(replcore_handle_refused(leaf, 0, 0, 0, 9), replcore_status::Value);
             assert_eq!(replcore_handle_taken(leaf, 0, 0, 256, 0, 0, 0), replcore_status::Value);
             assert_eq!(replcore_poll(leaf, null_mut(), 512, null_mut()), replcore_status::Null);
+        }
+    }
+
+    fn member_config() -> replcore_member_config {
+        // SAFETY: zeros are a value of a structure of integers and pointers.
+        let mut config: replcore_member_config = unsafe { core::mem::zeroed() };
+        config.struct_size = size_of::<replcore_member_config>() as u32;
+        (config.name, config.cluster, config.instance) = (c"a".as_ptr(), c"c".as_ptr(), 7);
+        config
+    }
+
+    fn make_member(memory: &mut [u8]) -> (replcore_status, *mut replcore_machine) {
+        let mut made = null_mut();
+        // SAFETY: the pointers are of live values and the length is that of the memory.
+        let done = unsafe {
+            let memory = (memory.as_mut_ptr().cast(), memory.len());
+            replcore_member_init(memory.0, memory.1, &member_config(), &mut made)
+        };
+        (done, made)
+    }
+
+    #[test]
+    fn a_member_alone_stores_its_ballot_and_leads_wherever_its_memory_begins() {
+        // SAFETY: the configuration is a live value.
+        let size = unsafe { replcore_member_memory(&member_config()) };
+        for offset in 0..9 {
+            let mut memory = vec![0xaa; size + offset];
+            let (done, member) = make_member(&mut memory[offset..]);
+            assert_eq!(done, replcore_status::Ok);
+            let (mut output, mut buf, mut now) = (replcore_output::default(), [0; 512], 1);
+            // SAFETY: the machine was made above, the others are live values.
+            unsafe {
+                while replcore_member_leader_until(member) == 0 {
+                    assert!(now < 10_000_000, "leads in time");
+                    replcore_handle_timeout(member, now);
+                    loop {
+                        replcore_poll(member, buf.as_mut_ptr(), buf.len(), &mut output);
+                        if output.kind == replcore_output_kind::Idle as u32 {
+                            break;
+                        }
+                        if output.kind == replcore_output_kind::Persist as u32 {
+                            assert!(output.key >= REPLCORE_KEY_BALLOT);
+                            replcore_handle_persisted(member, now, output.token);
+                        }
+                    }
+                    now = output.next;
+                }
+                assert_eq!(replcore_member_role(member), replcore_role::Leader);
+                let (mut leader, mut own) = (replcore_leader::default(), core::mem::zeroed());
+                assert_eq!(replcore_member_leader(member, &mut leader), replcore_status::Ok);
+                let done = replcore_member_peer(member, leader.node, &mut own);
+                assert_eq!((done, own.name[0] as u8, own.name[1]), (replcore_status::Ok, b'a', 0));
+                let none = replcore_member_peer_at(member, 0, &mut own);
+                assert_eq!(none, replcore_status::End);
+            }
+        }
+        for short in [0, 1, size / 2, size - 32] {
+            assert_eq!(make_member(&mut vec![0; short]).0, replcore_status::Short);
+        }
+    }
+
+    #[test]
+    fn a_machine_of_another_kind_and_one_that_was_moved_are_refused() {
+        let mut of_leaf = vec![0u8; replcore_leaf_memory()];
+        let (_, leaf) = init(&mut of_leaf, &config());
+        // SAFETY: the configuration is a live value.
+        let mut of_member = vec![0u8; unsafe { replcore_member_memory(&member_config()) }];
+        let (_, member) = make_member(&mut of_member);
+        // SAFETY: both machines were made above, and the copy has as many bytes as a leaf.
+        unsafe {
+            assert_eq!(replcore_leaf_stop(member, 0), replcore_status::Kind);
+            assert_eq!(replcore_member_stop(leaf, 0), replcore_status::Kind);
+            assert_eq!(replcore_member_leader_until(leaf), 0);
+            let mut copy = vec![0u64; size_of::<Of<Leaf>>() / 8];
+            leaf.cast::<u64>().copy_to(copy.as_mut_ptr(), copy.len());
+            let copy = copy.as_mut_ptr().cast();
+            assert_eq!(replcore_handle_timeout(copy, 0), replcore_status::Kind);
+            // Memory that is used for something else is no machine any more.
+            of_leaf.fill(0xff);
+            assert_eq!(replcore_handle_timeout(leaf, 0), replcore_status::Kind);
+        }
+    }
+
+    #[test]
+    fn configurations_of_members_are_checked() {
+        let size_of_changed = |change: fn(&mut replcore_member_config)| {
+            let mut changed = member_config();
+            change(&mut changed);
+            // SAFETY: the configuration is a live value.
+            unsafe { replcore_member_memory(&changed) }
+        };
+        assert!(size_of_changed(|_| ()) > 0);
+        let wrong: [fn(&mut replcore_member_config); 10] = [
+            |config| config.cluster = core::ptr::null(),
+            |config| config.instance = 0,
+            |config| config.peers_max = 32,
+            |config| (config.peers_max, config.links_max) = (8, 7),
+            |config| config.links_max = u32::MAX,
+            |config| config.profile = 3,
+            |config| config.membership = 3,
+            |config| config.priority = 256,
+            |config| config.timeout_ms_min = 60,
+            |config| config.without_election = 2,
+        ];
+        for (number, change) in wrong.into_iter().enumerate() {
+            assert_eq!(size_of_changed(change), 0, "change {number}");
         }
     }
 }

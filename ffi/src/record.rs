@@ -7,9 +7,9 @@ use replcore_core::log::record::{self, Message, Record};
 use replcore_core::stream::{Epoch, Name, NodeId, RecordId, Seq};
 use replcore_core::time::{HybridClock, Stamp};
 
-use crate::check::{bytes, bytes_mut, reference_mut, sized, text};
-use crate::replcore_status;
-use crate::status::status;
+use super::check::{bytes, bytes_mut, reference_mut, sized, text};
+use super::replcore_status;
+use super::status::status;
 
 /// What a program posts. All zeros but `struct_size` is an empty message; NULL and 0 mean "not
 /// given".
@@ -196,7 +196,7 @@ pub unsafe extern "C" fn replcore_record_encode(
         // SAFETY: as the caller promises.
         let given: replcore_message = unsafe { sized(message) }?;
         // SAFETY: as the caller promises.
-        let id = unsafe { crate::check::reference(id) }?.id()?;
+        let id = unsafe { super::check::reference(id) }?.id()?;
         // SAFETY: as the caller promises.
         let (out, written) = unsafe { (bytes_mut(out, cap)?, reference_mut(written)?) };
         let (mut to, mut headers) = ([""; LIST_MAX], [("", &[][..]); LIST_MAX]);
@@ -282,7 +282,7 @@ unsafe fn slice<'a, T>(data: *const T, count: u32) -> Result<&'a [T], replcore_s
         return Err(replcore_status::Length);
     }
     // SAFETY: as the caller promises; null and skew are told apart by the function.
-    unsafe { crate::check::reference(data) }?;
+    unsafe { super::check::reference(data) }?;
     // SAFETY: not null and aligned, a few values, readable by the caller's word.
     Ok(unsafe { core::slice::from_raw_parts(data, count as usize) })
 }
@@ -403,7 +403,7 @@ pub unsafe extern "C" fn replcore_record_stamp(
 ) -> replcore_status {
     status((|| {
         // SAFETY: as the caller promises.
-        let (data, id) = unsafe { (bytes_mut(data, len)?, crate::check::reference(id)?.id()?) };
+        let (data, id) = unsafe { (bytes_mut(data, len)?, super::check::reference(id)?.id()?) };
         if usize::from(id.class) >= replcore_core::stream::CLASSES {
             return Err(replcore_status::Value);
         }

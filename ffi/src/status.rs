@@ -3,6 +3,7 @@
 use core::ffi::c_char;
 
 use replcore_core::log::record::{EntryError, MessageError};
+use replcore_core::member::MemberError;
 
 /// What a call answers: 0, or a negative number. After a negative one nothing has changed and no
 /// out-parameter was written, unless the function says otherwise.
@@ -43,6 +44,12 @@ pub enum replcore_status {
     Format = -15,
     /// There is no room for it now, or it does not fit the state the machine is in.
     Refused = -16,
+    /// A table is full.
+    Full = -17,
+    /// This node does not lead: ask the leader.
+    NotLeading = -18,
+    /// The change before is not through yet: try again.
+    Busy = -19,
 }
 
 /// What `status` means, as one line of text; never NULL.
@@ -66,6 +73,9 @@ pub extern "C" fn replcore_status_text(status: i32) -> *const c_char {
         -14 => c"torn batch at the end of the log",
         -15 => c"log of a later version",
         -16 => c"refused: no room now, or not in this state",
+        -17 => c"a table is full",
+        -18 => c"this node does not lead: ask the leader",
+        -19 => c"the change before is not through yet: try again",
         _ => c"unknown status",
     };
     text.as_ptr()
@@ -88,6 +98,19 @@ impl From<EntryError> for replcore_status {
             EntryError::Length(_) => Self::Length,
             EntryError::Checksum => Self::Checksum,
             _ => Self::Malformed,
+        }
+    }
+}
+
+impl From<MemberError> for replcore_status {
+    fn from(error: MemberError) -> Self {
+        match error {
+            MemberError::OwnName | MemberError::Duplicate => Self::Name,
+            MemberError::Full => Self::Full,
+            MemberError::MetadataTooLong => Self::Length,
+            MemberError::NotLeading => Self::NotLeading,
+            MemberError::Busy => Self::Busy,
+            _ => Self::Refused,
         }
     }
 }

@@ -33,6 +33,7 @@ SCALARS = {
     "uint64_t": "ctypes.c_uint64",
     "size_t": "ctypes.c_size_t",
     "replcore_status": "ctypes.c_int32",
+    "replcore_role": "ctypes.c_int32",
 }
 
 
@@ -40,12 +41,12 @@ def argument_type(declaration):
     """The ctypes type of a parameter or field, given as `const uint8_t *data`; and its name."""
     declaration = declaration.replace("const ", "").replace("struct ", "").strip()
     kind, stars, name, _, count = re.fullmatch(
-        r"(\w+)\s+(\**)(?:const\s*\**)?(\w*)(\[(\d+)\])?", declaration.replace("* *", "**")
+        r"(\w+)\s+(\**)(?:const\s*\**)?(\w*)(\[(\w+)\])?", declaration.replace("* *", "**")
     ).groups()
     if stars:
         return name, "ctypes.c_void_p"
     python = SCALARS.get(kind, kind)
-    return name, f"{python} * {count}" if count else python
+    return name, f"{python} * {count.removeprefix('REPLCORE_')}" if count else python
 
 
 def field_type(declaration):

@@ -13,8 +13,9 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(HERE / "src"), str(HERE / "tests")]
 
-import replcore  # noqa: E402
 from support import Hub  # noqa: E402
+
+import replcore  # noqa: E402
 
 
 async def measure(hub, folder, messages, size):

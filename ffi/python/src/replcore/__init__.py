@@ -1,4 +1,4 @@
-"""replcore: messages between a hub and many leaves over links that fail, for Python programs.
+"""replcore: messages between a hub and many leaves over links that fail, and clusters that elect a leader.
 
 ::
 
@@ -13,6 +13,7 @@
     asyncio.run(main())
 
 * :class:`Leaf` posts and receives, with a store of its own on disk; ``help(replcore.Leaf)``.
+* :class:`Cluster` elects a leader among programs and knows who is there; ``help(replcore.Cluster)``.
 * :mod:`replcore.machine` has the state machines themselves, for any other loop.
 * Every error is a :class:`ReplcoreError` whose text says what to do.
 
@@ -21,6 +22,7 @@ A hub is the program ``replcore hub``.
 
 from . import machine
 from ._library import version
+from .cluster import Cluster, ClusterEvent, Peer, QCluster
 from .errors import (
     Closed,
     InvalidMessage,
@@ -38,6 +40,8 @@ __version__ = version()
 
 __all__ = [
     "Closed",
+    "Cluster",
+    "ClusterEvent",
     "InvalidMessage",
     "Leaf",
     "LeafStatus",
@@ -45,6 +49,8 @@ __all__ = [
     "LogError",
     "LogFull",
     "Message",
+    "Peer",
+    "QCluster",
     "QueueFull",
     "ReceivedMessage",
     "ReplcoreError",

@@ -27,6 +27,16 @@ SKIP_PURGED = 3
 SKIP_LOST = 4
 SKIP_FORGOTTEN = 5
 KEY_REGISTRATION = 1
+KEY_BALLOT = 2
+KEY_MEMBERS = 3
+PROFILE_LAN = 0
+PROFILE_WAN = 1
+PROFILE_BATTERY = 2
+MEMBERSHIP_VOTER = 0
+MEMBERSHIP_LEARNER = 1
+MEMBERSHIP_NONE = 2
+NAME_BYTES = 64
+METADATA_BYTES = 256
 
 
 class Status(enum.IntEnum):
@@ -64,6 +74,27 @@ class Status(enum.IntEnum):
     FORMAT = -15
     # There is no room for it now, or it does not fit the state the machine is in.
     REFUSED = -16
+    # A table is full.
+    FULL = -17
+    # This node does not lead: ask the leader.
+    NOT_LEADING = -18
+    # The change before is not through yet: try again.
+    BUSY = -19
+
+
+class Role(enum.IntEnum):
+    # Takes part in no election.
+    NONE = 0
+    # Follows, does not vote.
+    LEARNER = 1
+    # Follows, votes.
+    FOLLOWER = 2
+    # Asks whether it would be voted for.
+    PRE_CANDIDATE = 3
+    # Asks for votes.
+    CANDIDATE = 4
+    # Leads. Whether it may say so is what replcore_member_leader_until tells.
+    LEADER = 5
 
 
 class OutputKind(enum.IntEnum):
@@ -145,6 +176,42 @@ class Refuse(enum.IntEnum):
     CONSUMER = 9
     # Two copies of one node are running.
     EPOCH = 10
+    # The other end is of another cluster.
+    CLUSTER = 11
+    # This node is no member of the other's cluster.
+    STRANGER = 12
+
+
+class MemberEvent(enum.IntEnum):
+    # This node leads, in the term `position`: the fencing token.
+    BECAME_LEADER = 1
+    # This node led in the term `position`, and does no more.
+    LOST_LEADERSHIP = 2
+    # `node` leads in the term `position`; 0 for nobody.
+    LEADER_CHANGED = 3
+    # Who is a member has changed.
+    CONFIGURATION_CHANGED = 4
+    # This node is no member any more.
+    REMOVED = 5
+    # The peer `node` is there.
+    PEER_UP = 6
+    # The peer `node` is not there any more.
+    PEER_DOWN = 7
+    # What the peer `node` says of itself has changed.
+    PEER_CHANGED = 8
+    # The peer `node` does not take this node, for `reason`, one of REPLCORE_REFUSE_*.
+    REFUSED = 9
+    # Something that this header does not know; may be passed over.
+    OTHER = 10
+
+
+class PeerState(enum.IntEnum):
+    # Not heard of, or given up.
+    DOWN = 0
+    # Was there, and has fallen silent. Still counts as there.
+    SUSPECT = 1
+    # There.
+    UP = 2
 
 
 class replcore_cobs_decoder(ctypes.Structure):
@@ -213,6 +280,84 @@ class replcore_records(ctypes.Structure):
         ("raw_bytes", ctypes.c_uint32),
         ("round", ctypes.c_uint32),
         ("stream", ctypes.c_uint32),
+    ]
+
+
+class replcore_member_config(ctypes.Structure):
+    _fields_ = [
+        ("struct_size", ctypes.c_uint32),
+        ("profile", ctypes.c_uint32),
+        ("instance", ctypes.c_uint64),
+        ("seed", ctypes.c_uint64),
+        ("name", ctypes.c_char_p),
+        ("cluster", ctypes.c_char_p),
+        ("address", ctypes.c_char_p),
+        ("peers_max", ctypes.c_uint32),
+        ("links_max", ctypes.c_uint32),
+        ("without_election", ctypes.c_uint32),
+        ("membership", ctypes.c_uint32),
+        ("priority", ctypes.c_uint32),
+        ("admits_nobody", ctypes.c_uint32),
+        ("heartbeat_ms", ctypes.c_uint32),
+        ("timeout_ms_min", ctypes.c_uint32),
+        ("timeout_ms_max", ctypes.c_uint32),
+        ("clock_error_ppm", ctypes.c_uint32),
+        ("retry_ms_min", ctypes.c_uint32),
+        ("retry_ms_max", ctypes.c_uint32),
+        ("handshake_ms", ctypes.c_uint32),
+        ("suspect_ms", ctypes.c_uint32),
+    ]
+
+
+class replcore_leader(ctypes.Structure):
+    _fields_ = [
+        ("node", ctypes.c_uint64),
+        ("term", ctypes.c_uint64),
+        ("since_us", ctypes.c_uint64),
+    ]
+
+
+class replcore_peer(ctypes.Structure):
+    _fields_ = [
+        ("node", ctypes.c_uint64),
+        ("name", ctypes.c_char * NAME_BYTES),
+        ("address", ctypes.c_char * NAME_BYTES),
+        ("metadata", ctypes.c_uint8 * METADATA_BYTES),
+        ("metadata_len", ctypes.c_uint32),
+        ("version", ctypes.c_uint32),
+        ("membership", ctypes.c_uint32),
+        ("state", ctypes.c_uint32),
+        ("is_linked", ctypes.c_uint32),
+        ("priority", ctypes.c_uint32),
+        ("round_trip_us", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
+    ]
+
+
+class replcore_member_stats(ctypes.Structure):
+    _fields_ = [
+        ("link", replcore_link_stats),
+        ("frames_sent", ctypes.c_uint64),
+        ("bytes_sent", ctypes.c_uint64),
+        ("heartbeats_sent", ctypes.c_uint64),
+        ("heartbeats_accepted", ctypes.c_uint64),
+        ("heartbeats_refused", ctypes.c_uint64),
+        ("pre_votes", ctypes.c_uint32),
+        ("elections", ctypes.c_uint32),
+        ("won", ctypes.c_uint32),
+        ("lost", ctypes.c_uint32),
+        ("votes_given", ctypes.c_uint32),
+        ("votes_refused", ctypes.c_uint32),
+        ("quorum_lost", ctypes.c_uint32),
+        ("changes", ctypes.c_uint32),
+        ("strangers", ctypes.c_uint32),
+        ("implausible", ctypes.c_uint32),
+        ("conflicts", ctypes.c_uint32),
+        ("malformed", ctypes.c_uint32),
+        ("store_failed", ctypes.c_uint32),
+        ("wrong_cluster", ctypes.c_uint32),
+        ("wrong_identity", ctypes.c_uint32),
+        ("name_in_use", ctypes.c_uint32),
     ]
 
 
@@ -321,22 +466,6 @@ FUNCTIONS: list[tuple[str, Any, list[Any]]] = [
     ("replcore_cobs_encode", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]),
     ("replcore_cobs_bad", ctypes.c_uint64, [ctypes.c_void_p]),
     ("replcore_cobs_take", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p]),
-    ("replcore_epoch_first", ctypes.c_uint32, [ctypes.c_uint64]),
-    ("replcore_leaf_memory", ctypes.c_size_t, []),
-    ("replcore_leaf_init", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p]),
-    ("replcore_leaf_stop", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64]),
-    ("replcore_leaf_reject", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint64]),
-    ("replcore_leaf_connected", ctypes.c_int32, [ctypes.c_void_p]),
-    ("replcore_leaf_drained", ctypes.c_int32, [ctypes.c_void_p]),
-    ("replcore_leaf_round_trip_us", ctypes.c_uint32, [ctypes.c_void_p]),
-    ("replcore_leaf_peer", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]),
-    ("replcore_leaf_stats", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p]),
-    ("replcore_batch_encode", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]),
-    ("replcore_batch_read", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint64, ctypes.c_void_p]),
-    ("replcore_entry_read", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_void_p]),
-    ("replcore_entry_encode", ctypes.c_int32, [ctypes.c_uint32, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]),
-    ("replcore_records_head", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_size_t]),
-    ("replcore_crc32c", ctypes.c_uint32, [ctypes.c_void_p, ctypes.c_size_t]),
     ("replcore_restore", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_void_p, ctypes.c_size_t]),
     ("replcore_handle_timeout", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64]),
     ("replcore_handle_link_up", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint64]),
@@ -354,6 +483,40 @@ FUNCTIONS: list[tuple[str, Any, list[Any]]] = [
     ("replcore_handle_answer_inbound", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_uint32]),
     ("replcore_handle_answer_outbound", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_uint64]),
     ("replcore_handle_answer_denied", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64]),
+    ("replcore_epoch_first", ctypes.c_uint32, [ctypes.c_uint64]),
+    ("replcore_leaf_memory", ctypes.c_size_t, []),
+    ("replcore_leaf_init", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p]),
+    ("replcore_leaf_stop", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64]),
+    ("replcore_leaf_reject", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint64]),
+    ("replcore_leaf_connected", ctypes.c_int32, [ctypes.c_void_p]),
+    ("replcore_leaf_drained", ctypes.c_int32, [ctypes.c_void_p]),
+    ("replcore_leaf_round_trip_us", ctypes.c_uint32, [ctypes.c_void_p]),
+    ("replcore_leaf_peer", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]),
+    ("replcore_leaf_stats", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p]),
+    ("replcore_batch_encode", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]),
+    ("replcore_batch_read", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint64, ctypes.c_void_p]),
+    ("replcore_entry_read", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_void_p]),
+    ("replcore_entry_encode", ctypes.c_int32, [ctypes.c_uint32, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]),
+    ("replcore_records_head", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_size_t]),
+    ("replcore_crc32c", ctypes.c_uint32, [ctypes.c_void_p, ctypes.c_size_t]),
+    ("replcore_member_memory", ctypes.c_size_t, [ctypes.c_void_p]),
+    ("replcore_member_init", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p]),
+    ("replcore_member_add_peer", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint32]),
+    ("replcore_member_set_metadata", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_void_p, ctypes.c_size_t]),
+    ("replcore_member_resign", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64]),
+    ("replcore_member_stop", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64]),
+    ("replcore_member_join", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32]),
+    ("replcore_member_leave", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64]),
+    ("replcore_member_change", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint32]),
+    ("replcore_member_set_progress", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64]),
+    ("replcore_member_role", ctypes.c_int32, [ctypes.c_void_p]),
+    ("replcore_member_term", ctypes.c_uint64, [ctypes.c_void_p]),
+    ("replcore_member_leader_until", ctypes.c_uint64, [ctypes.c_void_p]),
+    ("replcore_member_leader", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p]),
+    ("replcore_member_peer", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_void_p]),
+    ("replcore_member_peer_at", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p]),
+    ("replcore_member_dial_target", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]),
+    ("replcore_member_stats", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p]),
     ("replcore_poll", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]),
     ("replcore_name_id", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p]),
     ("replcore_stamp_next", ctypes.c_uint64, [ctypes.c_uint64, ctypes.c_uint64]),

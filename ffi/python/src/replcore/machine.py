@@ -21,34 +21,53 @@ driver for asyncio with a log on disk.
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import secrets
-from typing import Iterator, Optional, Union
+from typing import Dict, Iterator, List, Mapping, Optional, Tuple, Union
 
 from ._abi import (
     FAILURE_CORRUPT,
     FAILURE_FULL,
     FAILURE_IO,
+    KEY_BALLOT,
+    KEY_MEMBERS,
+    MEMBERSHIP_LEARNER,
+    MEMBERSHIP_NONE,
+    MEMBERSHIP_VOTER,
+    NAME_BYTES,
     NEVER,
     NOT_DIALED,
     POLL_BYTES_MAX,
+    PROFILE_BATTERY,
+    PROFILE_LAN,
+    PROFILE_WAN,
     ROLE_CLIENT,
     ROLE_LEAF,
     TRANSPORT_DATAGRAM,
     TRANSPORT_STREAM,
     LeafEvent,
+    MemberEvent,
     OutputKind,
+    PeerState,
     Refuse,
+    Role,
     Status,
+    replcore_leader,
     replcore_leaf_config,
     replcore_link_stats,
+    replcore_member_config,
+    replcore_member_stats,
     replcore_output,
+    replcore_peer,
 )
 from ._library import check, library
 
 __all__ = [
-    "FAILURE_CORRUPT", "FAILURE_FULL", "FAILURE_IO", "NEVER", "NOT_DIALED", "ROLE_CLIENT", "ROLE_LEAF",
-    "TRANSPORT_DATAGRAM", "TRANSPORT_STREAM", "Leaf", "LeafEvent", "Machine", "Output", "OutputKind",
-    "Refuse", "Status", "first_epoch",
+    "FAILURE_CORRUPT", "FAILURE_FULL", "FAILURE_IO", "KEY_BALLOT", "KEY_MEMBERS", "MEMBERSHIP_LEARNER",
+    "MEMBERSHIP_NONE", "MEMBERSHIP_VOTER", "NEVER", "NOT_DIALED", "PROFILE_BATTERY", "PROFILE_LAN",
+    "PROFILE_WAN", "ROLE_CLIENT", "ROLE_LEAF", "TRANSPORT_DATAGRAM", "TRANSPORT_STREAM", "Leaf", "LeafEvent",
+    "Machine", "Member", "MemberEvent", "Output", "OutputKind", "PeerState", "PeerView", "Refuse", "Role",
+    "Status", "first_epoch",
 ]
 
 Output = replcore_output
@@ -203,13 +222,20 @@ class Machine:
         """Answers an ASK_SUBSCRIBE of a program without consumers."""
         check("handle_answer_denied", library.replcore_handle_answer_denied(self._self, now_us, token))
 
-    def _make(self, kind: str, config: ctypes.Structure) -> None:
-        size = getattr(library, f"replcore_{kind}_memory")()
-        self._memory = ctypes.create_string_buffer(size)
-        config.struct_size = ctypes.sizeof(config)
+    def _make(self, kind: str, config: ctypes.Structure, size: int) -> None:
+        self._memory = ctypes.create_string_buffer(max(size, 1))
         self._self = ctypes.c_void_p()
         init = getattr(library, f"replcore_{kind}_init")
         check(kind, init(self._memory, size, ctypes.byref(config), ctypes.byref(self._self)))
+
+
+def _configure(config: ctypes.Structure, kind: str, settings: Mapping[str, Union[int, str]]) -> None:
+    config.struct_size = ctypes.sizeof(config)
+    fields = {field[0] for field in config._fields_} - {"struct_size"}
+    for key, value in settings.items():
+        if key not in fields:
+            raise TypeError(f"a {kind} has no setting {key!r}; see help(replcore.machine.{kind.capitalize()})")
+        setattr(config, key, text(value, key) if isinstance(value, str) else value)
 
 
 class Leaf(Machine):
@@ -228,12 +254,8 @@ class Leaf(Machine):
         super().__init__()
         seed = secrets.randbits(64) if seed is None else seed
         config = replcore_leaf_config(instance=instance, epoch=epoch, seed=seed, name=text(name, "name"))
-        fields = {field[0] for field in replcore_leaf_config._fields_}
-        for key, value in settings.items():
-            if key not in fields or key == "struct_size":
-                raise TypeError(f"a leaf has no setting {key!r}; see help(replcore.machine.Leaf)")
-            setattr(config, key, text(value, key) if isinstance(value, str) else value)
-        self._make("leaf", config)
+        _configure(config, "leaf", settings)
+        self._make("leaf", config, library.replcore_leaf_memory())
 
     def stop(self, now_us: int) -> None:
         """Closes the link with a good-bye and dials no more."""
@@ -261,8 +283,146 @@ class Leaf(Machine):
         check("peer", library.replcore_leaf_peer(self._self, out, len(out)))
         return out.value.decode()
 
-    def stats(self) -> "dict[str, int]":
+    def stats(self) -> Dict[str, int]:
         """What the links have counted since the start."""
         stats = replcore_link_stats()
         check("stats", library.replcore_leaf_stats(self._self, ctypes.byref(stats)))
         return {field[0]: getattr(stats, field[0]) for field in replcore_link_stats._fields_}
+
+
+@dataclasses.dataclass(frozen=True)
+class PeerView:
+    """What a member knows of a node."""
+
+    node: int
+    name: str
+    address: str
+    """Where it can be reached, ``host:port``; empty when that is not known."""
+    metadata: bytes
+    version: int
+    """How many times it has spoken of itself; 0 when all is from the configuration."""
+    membership: int
+    """What it is in the election, one of ``MEMBERSHIP_*``."""
+    state: PeerState
+    is_linked: bool
+    priority: int
+    round_trip_us: int
+
+
+class Member(Machine):
+    """The machine of a member of a cluster: who is here, and who leads.
+
+    `instance` is drawn once and kept with what is stored. Other settings are the fields of
+    ``replcore_member_config``: ``profile``, ``peers_max``, ``links_max``, ``without_election``,
+    ``membership``, ``priority``, ``admits_nobody``, ``heartbeat_ms``, ``timeout_ms_min``,
+    ``timeout_ms_max``, ``clock_error_ppm``, ``retry_ms_min``, ``retry_ms_max``, ``handshake_ms``,
+    ``suspect_ms`` (numbers), ``address`` (a text). Links are numbered below ``links_max``.
+
+    After each input and each command, and before its outputs are done, read :meth:`leader_until` and
+    compare it with the clock whenever somebody asks whether this node leads.
+    """
+
+    def __init__(
+        self, name: str, cluster: str, *, instance: int, seed: Optional[int] = None,
+        **settings: Union[int, str],
+    ) -> None:
+        super().__init__()
+        config = replcore_member_config(
+            instance=instance, seed=secrets.randbits(64) if seed is None else seed,
+            name=text(name, "name"), cluster=text(cluster, "cluster"),
+        )
+        _configure(config, "member", settings)
+        self.links_max: int = config.links_max or 2 * (config.peers_max or 8)
+        self._make("member", config, library.replcore_member_memory(ctypes.byref(config)))
+
+    def add_peer(self, name: str, address: str = "", metadata: Optional[bytes] = None, voter: bool = True) -> None:
+        """Makes a peer of the program's own configuration known; before the first input, or later."""
+        status = library.replcore_member_add_peer(
+            self._self, text(name, "name"), text(address, "address"), metadata, len(metadata or b""), voter
+        )
+        check(f"peer {name!r}", status)
+
+    def set_metadata(self, now_us: int, metadata: bytes) -> None:
+        """Says of this node what all others can read, at most 256 bytes."""
+        status = library.replcore_member_set_metadata(self._self, now_us, metadata, len(metadata))
+        check("set_metadata", status)
+
+    def resign(self, now_us: int) -> None:
+        """Leads no more and hands over to another."""
+        check("resign", library.replcore_member_resign(self._self, now_us))
+
+    def stop(self, now_us: int) -> None:
+        """Hands over if it leads, says good-bye and dials no more."""
+        check("stop", library.replcore_member_stop(self._self, now_us))
+
+    def join(self, now_us: int, voter: bool = True) -> None:
+        """Asks to become a voter, or a learner."""
+        check("join", library.replcore_member_join(self._self, now_us, voter))
+
+    def leave(self, now_us: int) -> None:
+        """Asks to be no member any more."""
+        check("leave", library.replcore_member_leave(self._self, now_us))
+
+    def change(self, now_us: int, node: int, membership: int) -> None:
+        """As leader: makes a connected node what ``MEMBERSHIP_*`` says."""
+        check("change", library.replcore_member_change(self._self, now_us, node, membership))
+
+    def set_progress(self, now_us: int, term: int, position: int) -> None:
+        """Says how fresh this node's data is: it gets votes only from those that are not fresher."""
+        check("set_progress", library.replcore_member_set_progress(self._self, now_us, term, position))
+
+    def role(self) -> Role:
+        """What it does in the election."""
+        return Role(library.replcore_member_role(self._self))
+
+    def term(self) -> int:
+        """The term that this node is in."""
+        return int(library.replcore_member_term(self._self))
+
+    def leader_until(self) -> int:
+        """Until when this node may say that it leads, in microseconds; 0 when it may not."""
+        return int(library.replcore_member_leader_until(self._self))
+
+    def leader(self) -> Optional[Tuple[int, int, int]]:
+        """Who leads, in which term and since when (microseconds), as far as is known; this node included."""
+        leader = replcore_leader()
+        if library.replcore_member_leader(self._self, ctypes.byref(leader)):
+            return None
+        return leader.node, leader.term, leader.since_us
+
+    def peer(self, node: int) -> Optional[PeerView]:
+        """What is known of a node by its id, this node included."""
+        peer = replcore_peer()
+        status = library.replcore_member_peer(self._self, node, ctypes.byref(peer))
+        return None if status else _peer(peer)
+
+    def peers(self) -> List[PeerView]:
+        """What is known of the other nodes."""
+        peer = replcore_peer()
+        found: List[PeerView] = []
+        while not library.replcore_member_peer_at(self._self, len(found), ctypes.byref(peer)):
+            found.append(_peer(peer))
+        return found
+
+    def dial_target(self, dial: int) -> Tuple[str, int]:
+        """The address that a DIAL orders to open, and the id of who is to be found there."""
+        out, node = ctypes.create_string_buffer(NAME_BYTES), ctypes.c_uint64()
+        status = library.replcore_member_dial_target(self._self, dial, out, len(out), ctypes.byref(node))
+        check("dial_target", status)
+        return out.value.decode(), node.value
+
+    def stats(self) -> Dict[str, int]:
+        """What the member has counted since its start."""
+        stats = replcore_member_stats()
+        check("stats", library.replcore_member_stats(self._self, ctypes.byref(stats)))
+        own = {field[0]: getattr(stats, field[0]) for field in replcore_member_stats._fields_}
+        link = own.pop("link")
+        return {**own, **{field[0]: getattr(link, field[0]) for field in replcore_link_stats._fields_}}
+
+
+def _peer(peer: replcore_peer) -> PeerView:
+    return PeerView(
+        peer.node, peer.name.decode(), peer.address.decode(), bytes(peer.metadata[: peer.metadata_len]),
+        peer.version, peer.membership, PeerState(peer.state), bool(peer.is_linked), peer.priority,
+        peer.round_trip_us,
+    )
