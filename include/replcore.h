@@ -1031,7 +1031,7 @@ typedef struct replcore_peer {
 /*
  What a member has counted since its start.
  */
-typedef struct replcore_member_stats {
+typedef struct replcore_member_counters {
   /*
    Of its links.
    */
@@ -1120,7 +1120,7 @@ typedef struct replcore_member_stats {
    Links of a second node with one name.
    */
   uint32_t name_in_use;
-} replcore_member_stats;
+} replcore_member_counters;
 
 /*
  What replcore_poll found. No pointers: the same layout everywhere, 104 bytes. Which fields mean
@@ -2049,7 +2049,7 @@ replcore_status replcore_member_dial_target(struct replcore_machine *machine,
  `machine` is a machine, `stats` is writable.
  */
 replcore_status replcore_member_stats(struct replcore_machine *machine,
-                                      struct replcore_member_stats *stats);
+                                      struct replcore_member_counters *stats);
 
 /*
  The next thing to do; IDLE when there is none. The bytes that go with it are in `buf` until the

@@ -102,7 +102,7 @@ static size_t note(uint32_t kind, const void *payload, size_t len, size_t at)
 {
   size_t written;
   uint8_t *to = batch + REPLCORE_BATCH_HEADER_BYTES + at;
-  check("note", replcore_entry_encode(kind, payload, len, to, NOTE_BYTES, &written));
+  check("note", replcore_entry_encode(kind, (const uint8_t *)payload, len, to, NOTE_BYTES, &written));
   return at + written;
 }
 
@@ -159,9 +159,9 @@ static void read_batch(const uint8_t *entries, size_t len, off_t at, int print)
 static void log_open(const char *path, int print)
 {
   log_fd = open(path, O_RDWR | O_CREAT, 0644);
-  record_at = calloc(QUEUE_MAX, sizeof *record_at);
+  record_at = (off_t *)calloc(QUEUE_MAX, sizeof *record_at);
   off_t size = log_fd < 0 ? -1 : lseek(log_fd, 0, SEEK_END);
-  uint8_t *bytes = size < 0 ? NULL : malloc((size_t)size + 1);
+  uint8_t *bytes = size < 0 ? NULL : (uint8_t *)malloc((size_t)size + 1);
   if (bytes == NULL || record_at == NULL || pread(log_fd, bytes, (size_t)size, 0) != size) die(path);
   replcore_batch b;
   int32_t status;
@@ -187,7 +187,8 @@ static void log_open(const char *path, int print)
 /* Adds one line to the batch being made and returns where the batch then ends. */
 static size_t add_line(const char *line, size_t len, size_t at, uint64_t number)
 {
-  replcore_message m = { 0 };
+  replcore_message m;
+  memset(&m, 0, sizeof m);
   m.struct_size = sizeof m;
   m.message_type = "line";
   m.origin_name = own_name;
@@ -314,7 +315,8 @@ static void link_down(void)
 
 static void dial(const char *host, const char *port)
 {
-  struct addrinfo hints = { 0 }, *found = NULL;
+  struct addrinfo hints, *found = NULL;
+  memset(&hints, 0, sizeof hints);
   hints.ai_socktype = SOCK_STREAM;
   if (getaddrinfo(host, port, &hints, &found) == 0) {
     link_fd = socket(found->ai_family, SOCK_STREAM, 0);
@@ -479,7 +481,8 @@ int main(int argc, char **argv)
   uint64_t count = argc == 7 ? strtoull(argv[5], NULL, 10) : 0;
   uint64_t wanted = argc == 7 ? strtoull(argv[6], NULL, 10) : UINT64_MAX;
 
-  replcore_leaf_config config = { 0 };
+  replcore_leaf_config config;
+  memset(&config, 0, sizeof config);
   config.struct_size = sizeof config;
   config.name = own_name, config.instance = queue.instance, config.epoch = queue.epoch;
   config.seed = queue.instance ^ NOW;

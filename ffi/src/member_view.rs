@@ -100,7 +100,7 @@ pub struct replcore_peer {
 /// What a member has counted since its start.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
-pub struct replcore_member_stats {
+pub struct replcore_member_counters {
     /// Of its links.
     pub link: replcore_link_stats,
     /// Frames sent.
@@ -288,13 +288,13 @@ pub unsafe extern "C" fn replcore_member_dial_target(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn replcore_member_stats(
     machine: *mut replcore_machine,
-    stats: *mut replcore_member_stats,
+    stats: *mut replcore_member_counters,
 ) -> replcore_status {
     status((|| {
         // SAFETY: as the caller promises.
         let (member, stats) = unsafe { (member(machine)?, reference_mut(stats)?) };
         let counted = member.stats();
-        *stats = replcore_member_stats {
+        *stats = replcore_member_counters {
             link: link_stats(&counted.link),
             frames_sent: counted.frames_sent,
             bytes_sent: counted.bytes_sent,
@@ -308,8 +308,8 @@ pub unsafe extern "C" fn replcore_member_stats(
     })())
 }
 
-fn election_stats(counted: &ElectionStats) -> replcore_member_stats {
-    replcore_member_stats {
+fn election_stats(counted: &ElectionStats) -> replcore_member_counters {
+    replcore_member_counters {
         heartbeats_sent: counted.heartbeats_sent,
         heartbeats_accepted: counted.heartbeats_accepted,
         heartbeats_refused: counted.heartbeats_refused,

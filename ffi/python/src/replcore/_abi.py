@@ -334,7 +334,7 @@ class replcore_peer(ctypes.Structure):
     ]
 
 
-class replcore_member_stats(ctypes.Structure):
+class replcore_member_counters(ctypes.Structure):
     _fields_ = [
         ("link", replcore_link_stats),
         ("frames_sent", ctypes.c_uint64),

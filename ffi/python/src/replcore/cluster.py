@@ -192,7 +192,7 @@ class Cluster:
         return self._leader
 
     def stats(self) -> Dict[str, int]:
-        """What the member has counted since its start; see ``replcore_member_stats`` in the C header."""
+        """What the member has counted since its start; see ``replcore_member_counters`` in the C header."""
         return dict(self._order(self._machine.stats))
 
     # ---- Orders ----

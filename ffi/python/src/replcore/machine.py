@@ -56,7 +56,7 @@ from ._abi import (
     replcore_leaf_config,
     replcore_link_stats,
     replcore_member_config,
-    replcore_member_stats,
+    replcore_member_counters,
     replcore_output,
     replcore_peer,
 )
@@ -413,9 +413,9 @@ class Member(Machine):
 
     def stats(self) -> Dict[str, int]:
         """What the member has counted since its start."""
-        stats = replcore_member_stats()
+        stats = replcore_member_counters()
         check("stats", library.replcore_member_stats(self._self, ctypes.byref(stats)))
-        own = {field[0]: getattr(stats, field[0]) for field in replcore_member_stats._fields_}
+        own = {field[0]: getattr(stats, field[0]) for field in replcore_member_counters._fields_}
         link = own.pop("link")
         return {**own, **{field[0]: getattr(link, field[0]) for field in replcore_link_stats._fields_}}
 
