@@ -261,7 +261,8 @@ impl Leaf {
         let Some(peer) = self.link.peer else {
             return;
         };
-        if peer.role != Role::Hub {
+        let asks_member = self.config.role == Role::Client && peer.role == Role::Member;
+        if peer.role != Role::Hub && !asks_member {
             return self.link.refuse(RefuseReason::Role, 0);
         }
         self.tell(LeafEvent::Connected { node: peer.id });

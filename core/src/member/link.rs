@@ -82,6 +82,8 @@ pub struct MemberLink {
     /// The number to be answered by a status, and by a pong.
     pub(super) ask: u32,
     pub(super) pong: u32,
+    /// A call of a client whose bytes the driver is to take.
+    pub(super) call: Option<(wire::Call, u32)>,
     /// When the other end made its last gossip, on its clock, and when that was heard.
     pub(super) gossip_us: u64,
     pub(super) gossip_at: Instant,
@@ -110,6 +112,7 @@ impl MemberLink {
         bye: wire::Bye { reason: wire::ByeReason::Done, retry_after_ms: 0 },
         ask: 0,
         pong: 0,
+        call: None,
         gossip_us: 0,
         gossip_at: Instant::ZERO,
     };
@@ -137,6 +140,11 @@ impl MemberLink {
 
     pub(super) fn is_down(&self) -> bool {
         self.phase == Phase::Down
+    }
+
+    /// Whether a program is at the other end.
+    pub(super) fn is_client(&self) -> bool {
+        self.phase == Phase::Open && self.greeting.is_some_and(|it| it.role == Role::Client)
     }
 
     /// The slot of the peer, as long as there is more to say than good-bye.

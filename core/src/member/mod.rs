@@ -40,9 +40,12 @@ use crate::registry::{
 use crate::rng::Rng;
 use crate::stream::{Address, Name, NodeId};
 use crate::time::Instant;
-use crate::wire::{ByeReason, METADATA_BYTES_MAX, MemberRole, Progress, RefuseReason, Wish};
+use crate::wire::{ByeReason, METADATA_BYTES_MAX, MemberRole, Progress, RefuseReason, Role, Wish};
 
 pub use link::MemberLink;
+/// Longest frame taken: a part of a call. What members say to each other is shorter.
+const CALL_FRAME_BYTES_MAX: u32 = 64 << 10;
+
 use link::due;
 
 /// What a [`Member`] is told at its start.
@@ -482,6 +485,12 @@ impl<'m> Member<'m> {
     /// Where to dial for an [`Output::Dial`].
     pub fn dial_target(&self, dial: DialIndex) -> Option<PeerView<'_>> {
         self.registry.view(usize::from(dial.0))
+    }
+
+    /// Who is at the other end of a link, and as what, once it has greeted.
+    pub fn link_peer(&self, link: LinkId) -> Option<(Name, Role)> {
+        let greeting = self.links.get(link.0 as usize)?.greeting?;
+        Some((greeting.name, greeting.role))
     }
 
     /// What a node is in the present configuration.

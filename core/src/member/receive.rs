@@ -1,7 +1,7 @@
 //! What comes in: links, and what is said on them.
 
 use super::link::{Greeting, MemberLink, Phase, due};
-use super::{Member, election_membership};
+use super::{CALL_FRAME_BYTES_MAX, Member, election_membership};
 use crate::contract::{Input, LinkId, Transport};
 use crate::election::{Election, Membership, Message};
 use crate::registry::{Merged, PeerState};
@@ -77,10 +77,11 @@ impl Member<'_> {
             return 0;
         }
         for _ in 0..FRAMES_PER_INPUT_MAX {
-            if !matches!(self.links[index].phase, Phase::Greeting | Phase::Open) {
+            let link = &self.links[index];
+            if link.call.is_some() || !matches!(link.phase, Phase::Greeting | Phase::Open) {
                 return taken;
             }
-            let limit = wire::FRAME_BYTES_MIN;
+            let limit = CALL_FRAME_BYTES_MAX;
             match wire::decode(&data[taken..], limit) {
                 Ok(None) => return taken,
                 Ok(Some((frame, bytes))) => {
@@ -88,7 +89,11 @@ impl Member<'_> {
                     self.links[index].heard_at = self.now;
                     match frame {
                         Frame::Control { control, .. } => self.control(id, &control),
-                        // Streams and calls are not for members.
+                        Frame::Call { call, len } if self.links[index].is_client() => {
+                            self.links[index].call = Some((call, len));
+                            return taken;
+                        }
+                        // Streams are not for members, nor are calls of peers.
                         Frame::Records { .. } | Frame::Call { .. } => self.violation(id),
                     }
                 }

@@ -1,7 +1,7 @@
 //! What goes out on a link.
 
 use super::link::{Phase, due};
-use super::{Member, MemberEvent};
+use super::{CALL_FRAME_BYTES_MAX, Member, MemberEvent};
 use crate::contract::{LinkId, Output};
 use crate::election::Message;
 use crate::registry::PEERS_MAX;
@@ -28,6 +28,9 @@ impl Member<'_> {
     /// The next thing to do on a link, if there is one that the credit allows.
     pub(super) fn poll_link(&mut self, id: LinkId, buf: &mut [u8]) -> Option<Output<MemberEvent>> {
         let link = &mut self.links[id.0 as usize];
+        if let Some((call, len)) = link.call.take() {
+            return Some(Output::TakeCall { link: id, id: call.id, reply: call.reply, len });
+        }
         match link.phase {
             Phase::Down | Phase::Closed => return None,
             Phase::Greeting | Phase::Open if link.due & due::RESUME_INPUT != 0 => {
@@ -211,7 +214,7 @@ impl Member<'_> {
             name: self.config.name.as_str(),
             instance: self.config.instance,
             epoch: 0,
-            frame_bytes_max: wire::FRAME_BYTES_MIN,
+            frame_bytes_max: CALL_FRAME_BYTES_MAX,
             keepalive_ms: self.config.registry.keepalive_ms,
             session: self.links[id.0 as usize].session,
         }

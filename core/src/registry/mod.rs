@@ -201,6 +201,8 @@ pub struct PeerView<'a> {
     pub priority: u8,
     /// Whether it is there.
     pub state: PeerState,
+    /// When it was last heard, by this node or by one that this node hears; zero for never.
+    pub heard_at: Instant,
     /// Whether it is linked to this node.
     pub linked: bool,
     /// Round trip, in microseconds; 0 when not known.
@@ -448,6 +450,7 @@ impl<'m> Registry<'m> {
             wish: peer.facts.wish,
             priority: peer.facts.priority,
             state: peer.state,
+            heard_at: peer.heard_at,
             linked: peer.link.is_some(),
             round_trip_us: peer.round_trip_us,
         })
@@ -463,6 +466,7 @@ impl<'m> Registry<'m> {
             wish: self.own.wish,
             priority: self.own.priority,
             state: PeerState::Up,
+            heard_at: Instant::ZERO,
             linked: false,
             round_trip_us: 0,
         }
