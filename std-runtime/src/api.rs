@@ -7,6 +7,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::api::{ClusterReply, ClusterRequest};
+
 /// A question or an order to a node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "call", rename_all = "snake_case")]
@@ -134,6 +136,8 @@ pub enum Request {
         /// The new rules.
         rules: Vec<DispatchRule>,
     },
+    /// Asks a member of a cluster.
+    Cluster(ClusterRequest),
 }
 
 /// The answer to a [`Request`].
@@ -198,6 +202,8 @@ pub enum Reply {
         /// The rules in force.
         rules: Vec<DispatchRule>,
     },
+    /// To [`Request::Cluster`].
+    Cluster(ClusterReply),
     /// Done, nothing to tell.
     Done,
 }
@@ -265,7 +271,11 @@ impl Request {
     /// Whether it changes what belongs to others: other programs' messages, the table of leaves, the
     /// rules. With TLS it takes an administrator's certificate.
     pub const fn administers(&self) -> bool {
-        matches!(self, Self::Purge { .. } | Self::Forget { .. } | Self::SetRules { .. })
+        match self {
+            Self::Purge { .. } | Self::Forget { .. } | Self::SetRules { .. } => true,
+            Self::Cluster(request) => request.administers(),
+            _ => false,
+        }
     }
 }
 

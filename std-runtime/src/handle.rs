@@ -6,6 +6,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::api::{ApiError, ErrorKind, Reply, Request};
 
 /// A request on its way to the node, and where its answer goes.
+#[derive(Debug)]
 pub struct Pending {
     /// What is asked.
     pub request: Request,
@@ -17,7 +18,7 @@ pub struct Pending {
 }
 
 /// Asks things of a node that runs in this process, from any thread. Cheap to clone.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct NodeHandle {
     sender: mpsc::Sender<Pending>,
 }

@@ -9,6 +9,7 @@ pub mod api;
 pub mod ca;
 pub mod cli;
 pub mod client;
+pub mod cluster;
 pub mod config;
 mod driver;
 pub mod engine;

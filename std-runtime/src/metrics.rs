@@ -128,46 +128,13 @@ impl Snapshot {
 
     /// Adds what the HTTP interface counts about itself.
     pub(crate) fn with_http(mut self, http: &HttpCounters) -> Self {
-        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        for (class, counter) in http.requests.iter().enumerate().skip(1) {
-            self.http.push(Sample::new(
-                "replcore_http_requests",
-                "Requests answered over HTTP, by class of status",
-                Value::Counter(read(counter)),
-                [("code", format!("{class}xx"))],
-            ));
-        }
-        let plain = [
-            (
-                "replcore_http_connections",
-                "Connections open over HTTP",
-                Value::Gauge(read(&http.connections) as f64),
-            ),
-            (
-                "replcore_http_handshakes_failed",
-                "TLS handshakes over HTTP that failed",
-                Value::Counter(read(&http.handshakes_failed)),
-            ),
-            (
-                "replcore_http_waits_refused",
-                "Requests refused over HTTP because too many waited",
-                Value::Counter(read(&http.waits_refused)),
-            ),
-        ];
-        for (name, help, value) in plain {
-            self.http.push(Sample::new(name, help, value, []));
-        }
+        self.http = http_samples(http);
         self
     }
 
     /// The metrics as OpenMetrics text.
     pub fn text(self) -> String {
-        let mut registry = Registry::default();
-        registry.register_collector(Box::new(self));
-        let mut text = String::new();
-        // Writing into a string cannot fail.
-        let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
-        text
+        text(self.samples())
     }
 
     fn samples(&self) -> Vec<Sample> {
@@ -358,6 +325,51 @@ impl Snapshot {
     }
 }
 
+/// What the HTTP interface counts about itself.
+pub(crate) fn http_samples(http: &HttpCounters) -> Vec<Sample> {
+    let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    let mut samples = Vec::new();
+    for (class, counter) in http.requests.iter().enumerate().skip(1) {
+        samples.push(Sample::new(
+            "replcore_http_requests",
+            "Requests answered over HTTP, by class of status",
+            Value::Counter(read(counter)),
+            [("code", format!("{class}xx"))],
+        ));
+    }
+    let plain = [
+        (
+            "replcore_http_connections",
+            "Connections open over HTTP",
+            Value::Gauge(read(&http.connections) as f64),
+        ),
+        (
+            "replcore_http_handshakes_failed",
+            "TLS handshakes over HTTP that failed",
+            Value::Counter(read(&http.handshakes_failed)),
+        ),
+        (
+            "replcore_http_waits_refused",
+            "Requests refused over HTTP because too many waited",
+            Value::Counter(read(&http.waits_refused)),
+        ),
+    ];
+    for (name, help, value) in plain {
+        samples.push(Sample::new(name, help, value, []));
+    }
+    samples
+}
+
+/// Samples as OpenMetrics text; those of one metric have to be next to each other.
+pub(crate) fn text(samples: Vec<Sample>) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Samples(samples)));
+    let mut text = String::new();
+    // Writing into a string cannot fail.
+    let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
+    text
+}
+
 /// Keeps the `count` deepest of `items`, ties by name, and tells how many went.
 fn keep_deepest<T>(items: &mut Vec<T>, count: usize, depth: fn(&T) -> (u64, &String)) -> u64 {
     items.sort_by(|a, b| {
@@ -372,7 +384,7 @@ fn keep_deepest<T>(items: &mut Vec<T>, count: usize, depth: fn(&T) -> (u64, &Str
 /// A counter of the node as a part of a metric's name, and its value: without `_total`, which the
 /// format adds, in seconds where it counts microseconds, and with nothing else than letters, digits
 /// and underscores.
-fn counter(name: &str, count: u64) -> (String, Value) {
+pub(crate) fn counter(name: &str, count: u64) -> (String, Value) {
     let name = name.strip_suffix("_total").unwrap_or(name);
     let name: String =
         name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
@@ -382,7 +394,7 @@ fn counter(name: &str, count: u64) -> (String, Value) {
     }
 }
 
-fn seconds(ms: u64) -> f64 {
+pub(crate) fn seconds(ms: u64) -> f64 {
     ms as f64 / 1e3
 }
 
@@ -390,8 +402,9 @@ fn gauge(value: u64) -> Value {
     Value::Gauge(value as f64)
 }
 
+/// What a sample says.
 #[derive(Clone, Copy, Debug)]
-enum Value {
+pub(crate) enum Value {
     Counter(u64),
     /// A counter of time.
     Seconds(f64),
@@ -410,7 +423,7 @@ impl Value {
 
 /// One line of the text; lines of one metric are next to each other.
 #[derive(Clone, Debug)]
-struct Sample {
+pub(crate) struct Sample {
     name: String,
     help: String,
     value: Value,
@@ -418,7 +431,7 @@ struct Sample {
 }
 
 impl Sample {
-    fn new<const N: usize>(
+    pub(crate) fn new<const N: usize>(
         name: &str,
         help: &str,
         value: Value,
@@ -428,10 +441,12 @@ impl Sample {
     }
 }
 
-impl Collector for Snapshot {
+#[derive(Debug)]
+struct Samples(Vec<Sample>);
+
+impl Collector for Samples {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let samples = self.samples();
-        for family in samples.chunk_by(|a, b| a.name == b.name) {
+        for family in self.0.chunk_by(|a, b| a.name == b.name) {
             let head = &family[0];
             let kind = match head.value {
                 Value::Counter(_) | Value::Seconds(_) => MetricType::Counter,

@@ -20,7 +20,7 @@ use crate::options::{Address, NodeOptions};
 use crate::tls::Tls;
 
 /// How often changed TLS files are looked for.
-const WATCH: Duration = Duration::from_secs(5);
+pub(super) const WATCH: Duration = Duration::from_secs(5);
 /// How often it is looked whether the node has ended by itself.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -229,8 +229,9 @@ pub(super) async fn serve(
     for listener in http_listeners {
         let mut stopping = stopping.clone();
         let stopped = async move { drop(stopping.wait_for(|stop| *stop).await) };
+        let behind = (crate::http::Behind::Node, handle.clone());
         let serving =
-            crate::http::serve(listener, tls.clone(), handle.clone(), config.http.clone(), stopped);
+            crate::http::serve(listener, tls.clone(), behind, config.http.clone(), stopped);
         http.spawn_local(async move {
             if let Err(error) = serving.await {
                 tracing::error!("HTTP has ended: {error}");
@@ -261,7 +262,7 @@ pub(super) async fn serve(
     tell_end(report)
 }
 
-async fn bind_http(address: &str) -> Result<TcpListener, Fault> {
+pub(super) async fn bind_http(address: &str) -> Result<TcpListener, Fault> {
     TcpListener::bind(address).await.map_err(|error| {
         Fault::start(match error.kind() {
             std::io::ErrorKind::AddrInUse => format!(
@@ -320,14 +321,14 @@ fn tell_end(report: StopReport) -> Result<(), Fault> {
     report.error.map_or(Ok(()), |error| Err(Fault::failed(error)))
 }
 
-struct Signals {
+pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
 }
 
 impl Signals {
-    fn new() -> Result<Self, Fault> {
+    pub(super) fn new() -> Result<Self, Fault> {
         let watch = |kind| {
             signal(kind).map_err(|error| Fault::failed(format!("cannot watch signals: {error}")))
         };
@@ -338,7 +339,7 @@ impl Signals {
         })
     }
 
-    async fn end(&mut self) {
+    pub(super) async fn end(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
@@ -364,7 +365,7 @@ async fn wait(signals: &mut Signals, running: &Running, mut reloader: Reloader) 
     }
 }
 
-type Level = Handle<LevelFilter, Registry>;
+pub(super) type Level = Handle<LevelFilter, Registry>;
 
 /// What a reload needs.
 struct Reloader {
@@ -406,7 +407,7 @@ fn level_of(text: &str) -> LevelFilter {
 }
 
 /// Starts logging to standard error.
-fn start_log(level: &str) -> Result<Level, Fault> {
+pub(super) fn start_log(level: &str) -> Result<Level, Fault> {
     let (filter, handle) = tracing_subscriber::reload::Layer::new(level_of(level));
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)

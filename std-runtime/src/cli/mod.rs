@@ -3,9 +3,11 @@
 //! Every command is one file or a part of one; all of them talk to nodes by `remote`, print by
 //! `table` and end with a `Fault` or well.
 
+mod cluster;
 mod consume;
 mod daemon;
 mod fault;
+mod members;
 mod operate;
 mod post;
 mod read;
@@ -65,6 +67,14 @@ enum Command {
     Nodes(operate::NodesArgs),
     Rules(operate::RulesArgs),
     Status(operate::StatusArgs),
+    Cluster(Box<cluster::ClusterArgs>),
+    #[command(name = cluster::GUARD)]
+    Guard(cluster::GuardArgs),
+    Leader(members::LeaderArgs),
+    Members(members::MembersArgs),
+    Resign(members::ResignArgs),
+    Join(members::JoinArgs),
+    Leave(members::LeaveArgs),
     #[command(subcommand)]
     Ca(CaCommand),
     Replicate(replicate::ReplicateArgs),
@@ -181,6 +191,13 @@ async fn run(command: Command) -> Result<(), Fault> {
         Command::Nodes(args) => operate::nodes(args).await,
         Command::Rules(args) => operate::rules(args).await,
         Command::Status(args) => operate::status(args).await,
+        Command::Cluster(args) => cluster::run(*args).await,
+        Command::Guard(args) => cluster::guard(&args),
+        Command::Leader(args) => members::leader(args).await,
+        Command::Members(args) => members::members(args).await,
+        Command::Resign(args) => members::resign(args).await,
+        Command::Join(args) => members::join(args).await,
+        Command::Leave(args) => members::leave(args).await,
         Command::Ca(command) => ca(&command),
         Command::Replicate(args) => replicate::run(args).await,
         Command::Completions(args) => {

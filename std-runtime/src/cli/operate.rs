@@ -7,7 +7,7 @@ use serde_json::json;
 use super::Fault;
 use super::read::Printer;
 use super::remote::{Remote, RemoteArgs, TlsArgs, unexpected};
-use super::table::{bytes, count, duration, preview, print, print_json, table};
+use super::table::{bytes, count, duration, facts, preview, print, print_json, table};
 use crate::api::{DispatchRule, NodeStatus, QueueStatus, Reply, Request, Status};
 use crate::config::Config;
 
@@ -187,11 +187,6 @@ fn queue_details(queue: &QueueStatus) -> String {
     ])
 }
 
-fn facts(facts: &[(&str, String)]) -> String {
-    let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    facts.iter().map(|(name, value)| format!("{name:<width$}  {value}\n")).collect()
-}
-
 /// List the leaves that have registered at a hub, or forget one that is gone for good.
 #[derive(clap::Args)]
 #[command(
@@ -280,7 +275,7 @@ pub(super) async fn nodes(args: NodesArgs) -> Result<(), Fault> {
     print(&table(&headings, &rows))
 }
 
-fn required(node: Option<String>, tls: TlsArgs) -> Result<RemoteArgs, Fault> {
+pub(super) fn required(node: Option<String>, tls: TlsArgs) -> Result<RemoteArgs, Fault> {
     let node = node.ok_or_else(|| Fault::usage("which node? give HOST:PORT"))?;
     Ok(RemoteArgs { node, tls })
 }

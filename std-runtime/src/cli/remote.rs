@@ -8,6 +8,7 @@ use replcore::stream::Name;
 use super::Fault;
 use crate::api::{ApiError, Reply, Request};
 use crate::client::{Client, ClientError, ClientOptions};
+use crate::cluster::api::ClusterRequest;
 use crate::options::{Address, TlsFiles};
 use crate::tls::Tls;
 
@@ -91,7 +92,9 @@ impl Remote {
     /// Asks the node.
     pub(crate) async fn ask(&self, request: &Request) -> Result<Reply, ApiError> {
         let wait = match request {
-            Request::Read { wait_ms, .. } | Request::Fetch { wait_ms, .. } => *wait_ms,
+            Request::Read { wait_ms, .. }
+            | Request::Fetch { wait_ms, .. }
+            | Request::Cluster(ClusterRequest::Events { wait_ms, .. }) => *wait_ms,
             _ => 0,
         };
         let wait = ANSWER + Duration::from_millis(wait.into());

@@ -40,7 +40,7 @@ use replcore::wire::{Call, RefuseReason, Role};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
-use self::store::ClientStore;
+pub(crate) use self::store::ClientStore;
 use crate::api::{ApiError, ErrorKind, Outcome, Reply, Request};
 use crate::driver::{Reactor, ReactorConfig, Stream, wall_ms};
 use crate::engine::{Engine, EngineConfig, Router, Ways};
@@ -193,7 +193,6 @@ impl Client {
     /// # Panics
     /// Outside of one.
     pub fn open(options: ClientOptions) -> Self {
-        let start = StdInstant::now();
         let mut rng = Rng::new(wall_ms() ^ u64::from(std::process::id()) << 48);
         // Later than that of any earlier program of this name: positions start anew with each.
         let epoch = Epoch((wall_ms() / 1000) as u32);
@@ -237,7 +236,6 @@ impl Client {
                 write_stall: Duration::from_secs(15),
             },
             engine,
-            start,
         );
         let state = Rc::new(State {
             options,

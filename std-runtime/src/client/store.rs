@@ -49,7 +49,7 @@ struct Watch {
 
 /// The store of a client. Nothing in it survives the process.
 #[derive(Debug)]
-pub(super) struct ClientStore {
+pub(crate) struct ClientStore {
     identity: Identity,
     queue: QueueId,
     outboxes: [Outbox; CLASSES],
@@ -60,7 +60,7 @@ pub(super) struct ClientStore {
 }
 
 impl ClientStore {
-    pub(super) fn new(identity: Identity, queue: QueueId, record_bytes_max: u32) -> Self {
+    pub(crate) fn new(identity: Identity, queue: QueueId, record_bytes_max: u32) -> Self {
         Self {
             identity,
             queue,

@@ -4,7 +4,7 @@
 //! tasks in the order in which they were woken, so the turn comes after all links that had
 //! something to read, and one commit serves them all. After it the links with output are woken.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
@@ -17,6 +17,7 @@ use replcore::time::Instant;
 use replcore::wire::{CONTROL_FRAME_BYTES_MAX, RECORDS_OVERHEAD_BYTES};
 use tokio::sync::Notify;
 
+use super::clock;
 use super::stream::Stream;
 use crate::engine::{Engine, Stopped};
 use crate::store::Store;
@@ -52,7 +53,8 @@ struct LinkTask {
 pub(crate) struct Reactor<M: Machine, S: Store> {
     pub(crate) engine: RefCell<Engine<M, S>>,
     config: ReactorConfig,
-    start: StdInstant,
+    /// What [`clock::now_us`] said at the start of the machine's clock.
+    start_us: u64,
     links: RefCell<Vec<LinkTask>>,
     free: RefCell<Vec<u32>>,
     open: Cell<u32>,
@@ -64,7 +66,12 @@ pub(crate) struct Reactor<M: Machine, S: Store> {
     /// Told after every turn.
     pub(crate) turned: Notify,
     pub(crate) counters: ReactorCounters,
+    /// Called with the engine whenever something was given to it, before any byte of what it answers
+    /// is written.
+    observer: OnceCell<Observer<M, S>>,
 }
+
+type Observer<M, S> = Box<dyn Fn(&Engine<M, S>)>;
 
 /// Counters of a reactor since its start.
 #[derive(Debug, Default)]
@@ -89,12 +96,12 @@ pub(crate) fn wall_ms() -> u64 {
 }
 
 impl<M: Machine + 'static, S: Store + 'static> Reactor<M, S> {
-    pub(crate) fn new(config: ReactorConfig, engine: Engine<M, S>, start: StdInstant) -> Rc<Self> {
+    pub(crate) fn new(config: ReactorConfig, engine: Engine<M, S>) -> Rc<Self> {
         let frame = config.frame_bytes_max as usize + RECORDS_OVERHEAD_BYTES;
         Rc::new(Self {
             engine: RefCell::new(engine),
             config,
-            start,
+            start_us: clock::now_us(),
             links: RefCell::default(),
             free: RefCell::default(),
             open: Cell::new(0),
@@ -104,11 +111,17 @@ impl<M: Machine + 'static, S: Store + 'static> Reactor<M, S> {
             turns: Cell::new(0),
             turned: Notify::new(),
             counters: ReactorCounters::default(),
+            observer: OnceCell::new(),
         })
     }
 
     pub(crate) fn now(&self) -> Instant {
-        Instant::from_micros(self.start.elapsed().as_micros() as u64)
+        clock::since(self.start_us)
+    }
+
+    /// What [`clock::now_us`] said at the start of the machine's clock.
+    pub(crate) fn start_us(&self) -> u64 {
+        self.start_us
     }
 
     /// Gives the engine the present time and lends it.
@@ -116,9 +129,22 @@ impl<M: Machine + 'static, S: Store + 'static> Reactor<M, S> {
         let mut engine = self.engine.borrow_mut();
         engine.set_time(self.now(), wall_ms());
         let result = then(&mut engine);
+        self.observed(&engine);
         drop(engine);
         self.wake_turn();
         result
+    }
+
+    /// Has `observer` called with the engine whenever something was given to it, before any byte of
+    /// what it answers is written. Counts once.
+    pub(crate) fn observe(&self, observer: impl Fn(&Engine<M, S>) + 'static) {
+        let _ = self.observer.set(Box::new(observer));
+    }
+
+    fn observed(&self, engine: &Engine<M, S>) {
+        if let Some(observer) = self.observer.get() {
+            observer(engine);
+        }
     }
 
     /// Number of links open.
@@ -363,10 +389,7 @@ impl<M: Machine + 'static, S: Store + 'static> Reactor<M, S> {
 
     /// Waits until there is something to do or `wake` has come.
     async fn turn_due(&self, wake: Option<Instant>) {
-        let sleep = wake.map(|wake| {
-            let at = self.start + Duration::from_micros(wake.as_micros());
-            tokio::time::sleep_until(at.into())
-        });
+        let sleep = wake.map(|wake| tokio::time::sleep(wake.since(self.now())));
         let mut sleep = std::pin::pin!(sleep);
         poll_fn(|cx| {
             if self.turn_due.replace(false) {
@@ -389,7 +412,12 @@ impl<M: Machine + 'static, S: Store + 'static> Reactor<M, S> {
         let mut wake = Some(self.now());
         loop {
             self.turn_due(wake).await;
-            wake = self.engine.borrow_mut().turn(self.now(), wall_ms());
+            wake = {
+                let mut engine = self.engine.borrow_mut();
+                let wake = engine.turn(self.now(), wall_ms());
+                self.observed(&engine);
+                wake
+            };
             self.turns.set(self.turns.get() + 1);
             self.wake_links();
             self.turned.notify_waiters();

@@ -26,7 +26,7 @@ mod tests;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use replcore::contract::{
-    Answer, DialIndex, Failure, Input, LinkId, Machine, StreamIndex, Token, Transport,
+    Answer, DialIndex, Failure, Input, Key, LinkId, Machine, StreamIndex, Token, Transport,
 };
 use replcore::stream::{NodeId, QueueId, StreamKey};
 use replcore::time::Instant;
@@ -61,6 +61,9 @@ pub struct EngineConfig {
     pub manual_acknowledgement: bool,
     /// How often the store is given time to look after itself, in milliseconds.
     pub maintain_ms: u32,
+    /// What the machine wants persisted is not for the store but for the caller, who may take longer
+    /// than a turn: see [`Engine::next_persist`].
+    pub persist_outside: bool,
 }
 
 impl Default for EngineConfig {
@@ -76,8 +79,28 @@ impl Default for EngineConfig {
             lazy_commit_ms: 200,
             manual_acknowledgement: false,
             maintain_ms: 1000,
+            persist_outside: false,
         }
     }
+}
+
+/// State of the machine that the caller keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Persist {
+    /// Replace what is kept under the key; then [`Engine::persisted`].
+    Keep {
+        /// The key.
+        key: Key,
+        /// For the answer.
+        token: Token,
+        /// Bytes.
+        record: Vec<u8>,
+    },
+    /// Remove what is kept under the key. No answer.
+    Forget {
+        /// The key.
+        key: Key,
+    },
 }
 
 /// Counters of an engine since its start. All only rise.
@@ -209,6 +232,7 @@ pub struct Engine<M: Machine, S: Store> {
     flush: VecDeque<LinkId>,
     resume: VecDeque<LinkId>,
     dials: VecDeque<DialIndex>,
+    persists: VecDeque<Persist>,
     calls: VecDeque<IncomingCall>,
     /// Links whose call waits for room in `calls`.
     held: VecDeque<LinkId>,
@@ -260,6 +284,7 @@ impl<M: Machine, S: Store> Engine<M, S> {
             flush: VecDeque::new(),
             resume: VecDeque::new(),
             dials: VecDeque::new(),
+            persists: VecDeque::new(),
             calls: VecDeque::new(),
             held: VecDeque::new(),
             events: VecDeque::new(),
@@ -527,6 +552,20 @@ impl<M: Machine, S: Store> Engine<M, S> {
     /// A place to dial; then [`Engine::link_up`] or [`Engine::dial_failed`].
     pub fn next_dial(&mut self) -> Option<DialIndex> {
         self.dials.pop_front()
+    }
+
+    /// State that the caller is to keep, with [`EngineConfig::persist_outside`]. In order.
+    pub fn next_persist(&mut self) -> Option<Persist> {
+        self.persists.pop_front()
+    }
+
+    /// What [`Engine::next_persist`] asked for is safe, or is not.
+    pub fn persisted(&mut self, token: Token, outcome: Result<(), Failure>) {
+        match outcome {
+            Ok(()) => self.feed(Input::Persisted { token }),
+            Err(reason) => self.feed(Input::Failed { token, reason }),
+        }
+        self.drain();
     }
 
     /// A call or reply that has arrived.

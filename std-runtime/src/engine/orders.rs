@@ -5,7 +5,7 @@ use replcore::stream::{Epoch, Name, QueueId};
 use replcore::wire::{Call, Subscribe};
 
 use super::link::Order;
-use super::{Completion, Engine, Stopped, Told};
+use super::{Completion, Engine, Persist, Stopped, Told};
 use crate::store::{Consumer, Holding, QueueKind, Store};
 
 impl<M: Machine, S: Store> Engine<M, S> {
@@ -76,6 +76,13 @@ impl<M: Machine, S: Store> Engine<M, S> {
                 if !self.resume.contains(&link) {
                     self.resume.push_back(link);
                 }
+            }
+            Output::Persist { key, token, len } if self.config.persist_outside => {
+                let record = self.buf[..len].to_vec();
+                self.persists.push_back(Persist::Keep { key, token, record });
+            }
+            Output::Forget { key } if self.config.persist_outside => {
+                self.persists.push_back(Persist::Forget { key });
             }
             Output::Persist { key, token, len } => {
                 self.urgent = true;

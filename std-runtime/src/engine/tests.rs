@@ -120,3 +120,36 @@ fn nothing_is_reported_before_the_turn_that_commits() {
     engine.link_down(LinkId(0));
     assert!(engine.output(LinkId(0)).is_empty());
 }
+
+#[test]
+fn what_the_caller_keeps_is_reported_only_when_the_caller_says_so() {
+    use super::{Engine, EngineConfig, Persist, Router, Ways};
+    use crate::store::{Config, FileDisk, SegmentStore};
+    use replcore::contract::{Key, Output, Token, Transport};
+    use replcore::stream::{Name, NodeId};
+    use replcore::time::Instant;
+
+    let folder = tempfile::tempdir().unwrap();
+    let name = Name::new("node").unwrap();
+    let disk = FileDisk::open(folder.path()).unwrap();
+    let store = SegmentStore::open(disk, &name, Config::new(1)).unwrap();
+    let key = Key::Registration(NodeId(3));
+    let persist = Output::Persist { key, token: Token(1), len: 4 };
+    let machine = Scripted(vec![Output::Forget { key }, persist], Vec::new());
+    let ways = Ways { follow: |_, _, ()| {}, peer: |_, _| None };
+    let router = Router::new(name, true, &[]);
+    let config = EngineConfig { persist_outside: true, ..EngineConfig::default() };
+    let (mut engine, _) = Engine::new(config, machine, store, router, ways, Instant::ZERO);
+    engine.link_up(LinkId(0), None, Transport::Stream, None);
+    engine.turn(Instant::from_millis(1), 1);
+    let told = |engine: &Engine<Scripted, _>| engine.machine().1.join(" ");
+    assert!(!told(&engine).contains("Persisted"));
+    let record = vec![0; 4];
+    assert_eq!(engine.next_persist(), Some(Persist::Keep { key, token: Token(1), record }));
+    assert_eq!(engine.next_persist(), Some(Persist::Forget { key }));
+    assert_eq!(engine.next_persist(), None);
+    engine.persisted(Token(1), Err(replcore::contract::Failure::Io));
+    engine.persisted(Token(2), Ok(()));
+    let told = told(&engine);
+    assert!(told.contains("Failed") && told.contains("Persisted { token: Token(2) }"), "{told}");
+}

@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
 
-use super::{App, Certificate, HttpOptions, app_router, stopped};
+use super::{App, Behind, Certificate, HttpOptions, app_router, stopped};
 use crate::handle::NodeHandle;
 use crate::tls::Tls;
 
@@ -32,14 +32,14 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 pub async fn serve(
     listener: TcpListener,
     tls: Option<Tls>,
-    node: NodeHandle,
+    (behind, node): (Behind, NodeHandle),
     options: HttpOptions,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
     options.validate().map_err(|text| io::Error::new(io::ErrorKind::InvalidInput, text))?;
     let local_only = listener.local_addr()?.ip().is_loopback() && tls.is_none();
     let (stopping, watched) = watch::channel(false);
-    let app = Arc::new(App::new(node, options, local_only, watched));
+    let app = Arc::new(App::new(behind, node, options, local_only, watched));
     let router = app_router(Arc::clone(&app));
     let places = Arc::new(Semaphore::new(app.options.connections_max));
     let mut connections = JoinSet::new();

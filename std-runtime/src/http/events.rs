@@ -27,7 +27,7 @@ use crate::api::{Bytes, Reply, Request, StoredMessage};
 /// Messages asked of the node at a time.
 const BATCH_MESSAGES_MAX: u32 = 100;
 /// Tells the client when to come back after the stream ended, in milliseconds.
-const RETRY_MS: u64 = 2_000;
+pub(super) const RETRY_MS: u64 = 2_000;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -89,7 +89,7 @@ pub(crate) async fn events(
     Ok(([(header::CACHE_CONTROL, "no-store")], Sse::new(events)).into_response())
 }
 
-fn parse_id(bytes: &[u8]) -> Result<u64, Problem> {
+pub(super) fn parse_id(bytes: &[u8]) -> Result<u64, Problem> {
     std::str::from_utf8(bytes).ok().and_then(|text| text.trim().parse().ok()).ok_or_else(|| {
         Problem::invalid("Last-Event-ID is not an id that this stream has sent: a number")
     })

@@ -8,6 +8,7 @@
 //! documents (RFC 9457), see [`problem`]. [`serve`] runs it on a listener; [`router`] is the same
 //! without sockets.
 
+mod cluster;
 mod connection;
 mod consumers;
 mod events;
@@ -38,8 +39,39 @@ use crate::api::{ApiError, ErrorKind, Reply, Request};
 use crate::handle::NodeHandle;
 use problem::Problem;
 
-/// The OpenAPI document, as served at `/openapi.json`.
-pub const OPENAPI: &str = include_str!("openapi.json");
+/// What is behind an HTTP interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behind {
+    /// A node: a hub or a leaf.
+    Node,
+    /// A member of a cluster.
+    Member,
+}
+
+impl Behind {
+    /// The OpenAPI document, as served at `/openapi.json`.
+    pub const fn openapi(self) -> &'static str {
+        match self {
+            Self::Node => include_str!("openapi.json"),
+            Self::Member => include_str!("openapi_cluster.json"),
+        }
+    }
+
+    /// Every method and path that the router knows, for the comparison with the OpenAPI document.
+    pub fn route_names(self) -> Vec<(Method, &'static str)> {
+        self.routes().into_iter().map(|(method, path, _)| (method, path)).collect()
+    }
+
+    /// The routes: method, path as in the OpenAPI document, handler.
+    fn routes(self) -> Vec<Route> {
+        match self {
+            Self::Node => node_routes(),
+            Self::Member => cluster::routes(),
+        }
+    }
+}
+
+type Route = (Method, &'static str, MethodRouter<Arc<App>>);
 
 /// Limits of the HTTP interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,6 +166,7 @@ impl HttpOptions {
 
 /// What the handlers share.
 pub(crate) struct App {
+    behind: Behind,
     node: NodeHandle,
     options: HttpOptions,
     bodies: Arc<Semaphore>,
@@ -222,8 +255,7 @@ fn unexpected(reply: &Reply) -> Problem {
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the node answered amiss")
 }
 
-/// The routes: method, path as in the OpenAPI document, handler.
-fn routes() -> Vec<(Method, &'static str, MethodRouter<Arc<App>>)> {
+fn node_routes() -> Vec<Route> {
     vec![
         (Method::GET, "/", get(site::page)),
         (Method::GET, "/openapi.json", get(site::openapi)),
@@ -251,24 +283,20 @@ fn routes() -> Vec<(Method, &'static str, MethodRouter<Arc<App>>)> {
     ]
 }
 
-/// Every method and path that the router knows, for the comparison with the OpenAPI document.
-pub fn route_names() -> Vec<(Method, &'static str)> {
-    routes().into_iter().map(|(method, path, _)| (method, path)).collect()
-}
-
 /// The router over `node`, without a listener. Event streams end when `stopping` turns true.
 /// `local_only` makes it refuse host names that are not of this machine.
 pub fn router(
-    node: NodeHandle,
+    (behind, node): (Behind, NodeHandle),
     options: HttpOptions,
     local_only: bool,
     stopping: watch::Receiver<bool>,
 ) -> Router {
-    app_router(Arc::new(App::new(node, options, local_only, stopping)))
+    app_router(Arc::new(App::new(behind, node, options, local_only, stopping)))
 }
 
 impl App {
     fn new(
+        behind: Behind,
         node: NodeHandle,
         options: HttpOptions,
         local_only: bool,
@@ -278,6 +306,7 @@ impl App {
             bodies: Arc::new(Semaphore::new(options.bodies_bytes_max)),
             waits: Arc::new(Semaphore::new(options.waits_max)),
             counters: HttpCounters::default(),
+            behind,
             node,
             options,
             local_only,
@@ -288,7 +317,7 @@ impl App {
 
 fn app_router(app: Arc<App>) -> Router {
     let mut router = Router::new();
-    for (_, path, handler) in routes() {
+    for (_, path, handler) in app.behind.routes() {
         router = router.route(path, handler);
     }
     router

@@ -1,7 +1,12 @@
 //! The status page and the OpenAPI document.
 
+use std::sync::Arc;
+
+use axum::extract::State;
 use axum::http::{HeaderName, header};
 use axum::response::{IntoResponse, Response};
+
+use super::App;
 
 const PAGE: &str = include_str!("page.html");
 
@@ -18,6 +23,6 @@ pub(crate) async fn page() -> Response {
     (headers, PAGE).into_response()
 }
 
-pub(crate) async fn openapi() -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], super::OPENAPI).into_response()
+pub(crate) async fn openapi(State(app): State<Arc<App>>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], app.behind.openapi()).into_response()
 }

@@ -1,7 +1,7 @@
 //! From options to a machine, a store and an engine.
 
 use std::rc::Rc;
-use std::time::{Duration, Instant as StdInstant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant as StdInstant};
 
 use replcore::Timer;
 use replcore::contract::LinkId;
@@ -13,7 +13,7 @@ use replcore::stream::{Address as ShortText, Name};
 use replcore::wire::{FEATURE_LZ4, Level, Role};
 
 use super::host::{Host, NodeEngine};
-use crate::driver::{Reactor, ReactorConfig};
+use crate::driver::{Reactor, ReactorConfig, entropy};
 use crate::engine::{Engine, EngineConfig, Router, Ways};
 use crate::options::{Compression, Durability, LinkMode, NodeOptions, NodeRole};
 use crate::service::Service;
@@ -57,7 +57,6 @@ pub(super) fn host(options: NodeOptions) -> Result<Rc<Host>, String> {
             write_stall: Duration::from_millis(options.deadlines.write_stall_ms.into()),
         },
         engine,
-        start,
     );
     let service = Service::new(
         reactor.clone(),
@@ -90,17 +89,6 @@ fn check(options: &NodeOptions) -> Result<(), String> {
         return Err("limits.link_buffer_bytes must be at least twice limits.frame_bytes_max".into());
     }
     Ok(())
-}
-
-/// Something that differs from start to start and from node to node.
-fn entropy() -> u64 {
-    use std::hash::{BuildHasher, Hasher};
-    // The standard hasher is keyed from the system's source of entropy.
-    let mut hasher = std::hash::RandomState::new().build_hasher();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    hasher.write_u128(now.as_nanos());
-    hasher.write_u32(std::process::id());
-    hasher.finish()
 }
 
 fn store_config(options: &NodeOptions, rng: &mut Rng) -> Config {

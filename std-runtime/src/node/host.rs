@@ -13,9 +13,8 @@ use replcore::stream::{CLASSES, Name, NodeId, QueueId, QueueKey};
 use replcore::wire::Role;
 use tokio::sync::{Semaphore, mpsc};
 
-use super::listen::Accepted;
 use crate::api::{ApiError, ErrorKind, NewMessage, NodeStatus, Outcome, Reply, Request, Status};
-use crate::driver::{Reactor, Stream, count};
+use crate::driver::{Accepted, Reactor, Stream, count};
 use crate::engine::{Engine, IncomingCall};
 use crate::handle::Pending;
 use crate::options::{Address, NodeOptions, NodeRole, Peer};
@@ -72,7 +71,7 @@ impl Host {
     }
 
     /// Whether one more connection may be accepted. Dials keep a place each.
-    pub(super) fn has_room(&self) -> bool {
+    fn has_room(&self) -> bool {
         let kept = self.places.borrow().len() as u32;
         !self.stopping.get()
             && self.connections.get() + kept < self.options.borrow().limits.links_max
@@ -86,16 +85,20 @@ impl Host {
         Duration::from_millis(self.options.borrow().deadlines.drain_ms.into())
     }
 
+    /// Takes an accepted connection, if there is room for it.
+    pub(super) fn take(self: &Rc<Self>, accepted: Accepted) {
+        if self.has_room() {
+            count(&self.reactor.counters.accepted, 1);
+            tokio::task::spawn_local(self.clone().run_accepted(accepted));
+        } else {
+            count(&self.reactor.counters.refused, 1);
+        }
+    }
+
     /// Runs an accepted connection to its end.
-    pub(super) async fn run_accepted(self: Rc<Self>, accepted: Accepted) {
+    async fn run_accepted(self: Rc<Self>, accepted: Accepted) {
         self.connections.set(self.connections.get() + 1);
-        let opened = match accepted {
-            Accepted::Tcp(stream) => {
-                Stream::accepted(stream, self.tls.as_ref(), self.handshake()).await
-            }
-            Accepted::Unix(stream) => Ok((stream, None)),
-            Accepted::Serial(stream) => Stream::serial(stream).map(|stream| (stream, None)),
-        };
+        let opened = accepted.open(self.tls.as_ref(), self.handshake()).await;
         match opened {
             Ok((stream, identity)) => self.reactor.clone().run_link(stream, None, identity).await,
             Err(error) => {

@@ -2,7 +2,6 @@
 
 mod build;
 mod host;
-mod listen;
 
 pub use self::build::{route_to_registered, ways};
 
@@ -13,7 +12,7 @@ use std::time::{Duration, Instant as StdInstant};
 use tokio::sync::mpsc;
 
 use self::host::Host;
-use self::listen::Listener;
+use crate::driver::Listener;
 use crate::handle::NodeHandle;
 use crate::options::{Address, NodeOptions};
 use crate::store::Store as _;
@@ -131,7 +130,9 @@ async fn run(
     mut controls: mpsc::UnboundedReceiver<Control>,
     started: &Started,
 ) -> StopReport {
-    let opened = Listener::open_all(&options).and_then(|listeners| {
+    let backlog = options.limits.accept_backlog;
+    let listening = options.listen.iter().map(|address| Listener::open(address, backlog));
+    let opened = listening.collect::<Result<Vec<_>, _>>().and_then(|listeners| {
         let host = build::host(options)?;
         Ok((listeners, host))
     });
@@ -145,7 +146,8 @@ async fn run(
     let addresses = listeners.iter().map(Listener::address).collect();
     let mut accepting = tokio::task::JoinSet::new();
     for listener in listeners {
-        accepting.spawn_local(listener.run(host.clone()));
+        let host = host.clone();
+        accepting.spawn_local(listener.run(move |accepted| host.take(accepted)));
     }
     let after = host.clone();
     let mut turns =

@@ -104,6 +104,10 @@ impl<M: Machine + 'static, S: Store + 'static> Service<M, S> {
                 Ok(Reply::Rules { rules: self.reactor.engine.borrow().router().rules().to_vec() })
             }
             Request::SetRules { rules } => self.set_rules(rules).await,
+            Request::Cluster(_) => Err(ApiError::new(
+                ErrorKind::NotFound,
+                "this is a node, not a member of a cluster; `replcore status` asks it",
+            )),
             Request::Nodes { .. } | Request::Forget { .. } | Request::Status => return None,
         })
     }

@@ -4,7 +4,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, Response, StatusCode};
 use replcore_runtime::handle::NodeHandle;
-use replcore_runtime::http::{HttpOptions, router};
+use replcore_runtime::http::{Behind, HttpOptions, router};
 use serde_json::Value;
 use tokio::sync::watch;
 use tower_service::Service;
@@ -62,8 +62,13 @@ impl Site {
 
     /// A router over another node.
     pub(crate) fn over(handle: NodeHandle, options: HttpOptions) -> Self {
+        Self::of(Behind::Node, handle, options)
+    }
+
+    /// A router over a node or member.
+    pub(crate) fn of(behind: Behind, handle: NodeHandle, options: HttpOptions) -> Self {
         let (stop, stopping) = watch::channel(false);
-        let router = router(handle, options, true, stopping);
+        let router = router((behind, handle), options, true, stopping);
         Self { node: FakeNode::default(), router, stop }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use replcore::stream::Name;
 use replcore_runtime::ca;
-use replcore_runtime::http::{HttpOptions, serve};
+use replcore_runtime::http::{Behind, HttpOptions, serve};
 use replcore_runtime::options::TlsFiles;
 use replcore_runtime::tls::Tls;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -32,7 +32,7 @@ async fn start(options: HttpOptions, tls: Option<Tls>) -> Server {
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
     let ended = async { drop(stopped.await) };
-    let task = tokio::spawn(serve(listener, tls, node.start(), options, ended));
+    let task = tokio::spawn(serve(listener, tls, (Behind::Node, node.start()), options, ended));
     Server { node, address, stop, task }
 }
 

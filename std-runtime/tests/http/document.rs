@@ -6,36 +6,45 @@ use replcore_runtime::api::{
     ConsumerStatus, DispatchRule, NewMessage, NodeStatus, PostedId, QueueStatus, Status,
     StoredMessage,
 };
-use replcore_runtime::http::{OPENAPI, route_names};
+use replcore_runtime::http::Behind;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::client::Site;
 
 fn document() -> Value {
-    serde_json::from_str(OPENAPI).unwrap()
+    serde_json::from_str(Behind::Node.openapi()).unwrap()
 }
 
 #[test]
 fn each_route_is_in_the_document_and_each_operation_in_the_router() {
-    let routed: BTreeSet<_> = route_names()
-        .into_iter()
-        .map(|(method, path)| (path.to_owned(), method.as_str().to_lowercase()))
-        .collect();
-    let mut documented = BTreeSet::new();
-    for (path, operations) in document()["paths"].as_object().unwrap() {
-        for method in operations.as_object().unwrap().keys() {
-            documented.insert((path.clone(), method.clone()));
+    for behind in [Behind::Node, Behind::Member] {
+        let routed: BTreeSet<_> = behind
+            .route_names()
+            .into_iter()
+            .map(|(method, path)| (path.to_owned(), method.as_str().to_lowercase()))
+            .collect();
+        let document: Value = serde_json::from_str(behind.openapi()).unwrap();
+        let mut documented = BTreeSet::new();
+        for (path, operations) in document["paths"].as_object().unwrap() {
+            for method in operations.as_object().unwrap().keys() {
+                documented.insert((path.clone(), method.clone()));
+            }
         }
+        assert_eq!(routed, documented);
     }
-    assert_eq!(routed, documented);
 }
 
 #[test]
 fn references_lead_somewhere_and_operation_ids_are_unique() {
-    let document = document();
+    for behind in [Behind::Node, Behind::Member] {
+        check_references(&serde_json::from_str(behind.openapi()).unwrap());
+    }
+}
+
+fn check_references(document: &Value) {
     let mut ids = BTreeSet::new();
-    walk(&document, &mut |value| {
+    walk(document, &mut |value| {
         if let Some(reference) = value.get("$ref").and_then(Value::as_str) {
             let target = document.pointer(reference.strip_prefix('#').unwrap());
             assert!(target.is_some(), "{reference}");
@@ -179,4 +188,63 @@ async fn the_document_is_served_as_it_is_and_problems_are_of_its_schema() {
     assert_eq!(served.json(), document());
     let bad = site.send_json("POST", "/v1/messages", json!([{ "body": "a" }, 7])).await;
     check_fields("Problem", &bad.problem(400, "invalid"));
+}
+
+/// The document of a member of a cluster.
+mod member {
+    use replcore_runtime::cluster::{ClusterEvent, ClusterStatus, Happened, Leader, Member};
+
+    use super::*;
+
+    fn document() -> Value {
+        serde_json::from_str(Behind::Member.openapi()).unwrap()
+    }
+
+    #[test]
+    fn the_schemas_have_the_fields_of_the_types() {
+        let fields =
+            |value: Value| -> BTreeSet<_> { value.as_object().unwrap().keys().cloned().collect() };
+        let check = |schema: &str, value: Value| {
+            let schema = &document()["components"]["schemas"][schema];
+            assert_eq!(fields(schema["properties"].clone()), fields(value));
+            let required: BTreeSet<String> =
+                serde_json::from_value(schema["required"].clone()).unwrap();
+            assert_eq!(required, fields(schema["properties"].clone()));
+        };
+        check("Leader", json!(Leader::default()));
+        check("Member", json!(Member::default()));
+        check("ClusterStatus", json!(ClusterStatus::default()));
+    }
+
+    #[test]
+    fn the_examples_of_answers_are_of_the_types_and_every_event_is_named() {
+        let document = document();
+        let example = |path: &str| {
+            let path = path.replace('/', "~1");
+            let pointer =
+                format!("/paths/{path}/get/responses/200/content/application~1json/example");
+            document.pointer(&pointer).unwrap_or_else(|| panic!("no {pointer}")).clone()
+        };
+        let _: Leader = serde_json::from_value(example("/v1/leader")).unwrap();
+        let _: Member = serde_json::from_value(example("/v1/members/{identifier}")).unwrap();
+        let _: ClusterStatus = serde_json::from_value(example("/v1/status")).unwrap();
+        let events = document["paths"]["/v1/events"]["get"]["responses"]["200"]["description"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        for what in [
+            Happened::BecameLeader { term: 1 },
+            Happened::LostLeadership { term: 1 },
+            Happened::NewLeader { term: 1, leader: None },
+            Happened::PeerUp { identifier: String::new() },
+            Happened::PeerDown { identifier: String::new() },
+            Happened::PeerChanged { identifier: String::new() },
+            Happened::ConfigurationChanged { voters: 1 },
+            Happened::Removed,
+        ] {
+            assert!(events.contains(&format!("`{}`", what.name())), "{}", what.name());
+            let event = json!(ClusterEvent { id: 1, time_ms: 2, what: what.clone() });
+            assert_eq!(event["event"], what.name());
+        }
+    }
 }

@@ -206,6 +206,7 @@ impl State {
                 self.nodes.remove(&node).map(|_| Reply::Done).ok_or(not_found("node", &node))
             }
             Request::Status => Ok(Reply::Status(Box::new(self.status()))),
+            Request::Cluster(_) => Err(ApiError::new(ErrorKind::NotFound, "not a member")),
             Request::Consumers => {
                 let consumers = self.consumers.iter().map(|(name, it)| it.status(name)).collect();
                 Ok(Reply::Consumers { consumers })

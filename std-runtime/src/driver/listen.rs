@@ -4,37 +4,33 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
-use std::rc::Rc;
 use std::time::Duration;
 
+use replcore::stream::Name;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
-use super::host::Host;
-use crate::driver::{Stream, count};
-use crate::options::{Address, NodeOptions};
+use super::stream::Stream;
+use crate::options::Address;
+use crate::tls::Tls;
 
 /// How long to wait after an accept that failed for want of something, such as file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// One place where a node listens.
-pub(super) enum Listener {
+/// One place to listen at.
+pub(crate) enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener, PathBuf),
     Serial(TcpListener),
 }
 
 impl Listener {
-    /// Listens everywhere that the options say.
+    /// Listens at `address`, with so many connections waiting to be accepted.
     ///
     /// # Errors
     /// One line that names the address; nothing is left listening.
-    pub(super) fn open_all(options: &NodeOptions) -> Result<Vec<Self>, String> {
-        let backlog = options.limits.accept_backlog.clamp(1, 65_535);
-        options.listen.iter().map(|address| Self::open(address, backlog as i32)).collect()
-    }
-
-    fn open(address: &Address, backlog: i32) -> Result<Self, String> {
+    pub(crate) fn open(address: &Address, backlog: u32) -> Result<Self, String> {
+        let backlog = backlog.clamp(1, 65_535) as i32;
         let explain = |error: io::Error| match error.kind() {
             io::ErrorKind::AddrInUse => format!(
                 "cannot listen on {address}: something else does; stop it or choose another address"
@@ -58,7 +54,7 @@ impl Listener {
     }
 
     /// Where it listens.
-    pub(super) fn address(&self) -> Address {
+    pub(crate) fn address(&self) -> Address {
         let local = |listener: &TcpListener| {
             listener.local_addr().map_or_else(|_| String::new(), |it| it.to_string())
         };
@@ -69,8 +65,8 @@ impl Listener {
         }
     }
 
-    /// Accepts for as long as it is polled.
-    pub(super) async fn run(self, host: Rc<Host>) {
+    /// Accepts for as long as it is polled, and gives each connection to `take`.
+    pub(crate) async fn run(self, mut take: impl FnMut(Accepted)) {
         loop {
             let accepted = match &self {
                 Self::Tcp(listener) => {
@@ -84,11 +80,7 @@ impl Listener {
                 }
             };
             match accepted {
-                Ok(accepted) if host.has_room() => {
-                    count(&host.reactor.counters.accepted, 1);
-                    tokio::task::spawn_local(host.clone().run_accepted(accepted));
-                }
-                Ok(_) => count(&host.reactor.counters.refused, 1),
+                Ok(accepted) => take(accepted),
                 Err(error) => {
                     tracing::warn!("cannot accept at {}: {error}", self.address());
                     tokio::time::sleep(PAUSE).await;
@@ -107,10 +99,28 @@ impl Drop for Listener {
 }
 
 /// A connection as it was accepted.
-pub(super) enum Accepted {
+pub(crate) enum Accepted {
     Tcp(tokio::net::TcpStream),
     Unix(Stream),
     Serial(tokio::net::TcpStream),
+}
+
+impl Accepted {
+    /// Makes a stream of it; with TLS answers the name in the peer's certificate too.
+    ///
+    /// # Errors
+    /// The handshake failed, or was not through within the deadline.
+    pub(crate) async fn open(
+        self,
+        tls: Option<&Tls>,
+        handshake: Duration,
+    ) -> io::Result<(Stream, Option<Name>)> {
+        match self {
+            Self::Tcp(stream) => Stream::accepted(stream, tls, handshake).await,
+            Self::Unix(stream) => Ok((stream, None)),
+            Self::Serial(stream) => Stream::serial(stream).map(|stream| (stream, None)),
+        }
+    }
 }
 
 fn listen_tcp(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
