@@ -13,23 +13,34 @@ use crate::common::{PATIENCE, TestNode, hub_options};
 use crate::relay::Relay;
 use crate::tools::{Process, build_folder, leave_out, root, run};
 
-/// Builds library and program with every warning an error.
-fn build(flags: &str, program: &str) -> PathBuf {
-    let folder = build_folder();
-    let target = folder.parent().unwrap();
+/// Builds the library for C.
+pub(crate) fn build_library() -> PathBuf {
+    let target = build_folder().parent().unwrap().to_path_buf();
     run(Command::new(env!("CARGO"))
         .current_dir(root())
         .args(["build", "--quiet", "--package", "replcore-ffi", "--target-dir"])
-        .arg(target));
-    let program = folder.join(program);
+        .arg(&target));
+    target.join("debug/libreplcore.a")
+}
+
+/// Builds library and example with every warning an error.
+pub(crate) fn build(flags: &str, program: &str, example: &str) -> PathBuf {
+    let program = build_folder().join(program);
     run(Command::new(root().join("examples/c/build"))
         .env("CFLAGS", flags)
-        .arg(target.join("debug/libreplcore.a"))
-        .arg(&program));
+        .arg(build_library())
+        .arg(&program)
+        .arg(example));
     program
 }
 
-fn start(program: &Path, file: &Path, at: SocketAddr, count: u64, wanted: u64) -> Process {
+pub(crate) fn start(
+    program: &Path,
+    file: &Path,
+    at: SocketAddr,
+    count: u64,
+    wanted: u64,
+) -> Process {
     let child = Command::new(program)
         .arg("c-1")
         .arg(file)
@@ -65,7 +76,7 @@ async fn a_leaf_in_c_loses_and_doubles_nothing_when_it_its_hub_and_the_line_die_
     const POSTED: u64 = 6_000;
     const ROUNDS: u64 = 60;
     const PER_ROUND: u64 = 20;
-    let program = build("", "c-leaf");
+    let program = build("", "c-leaf", "leaf");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("leaf.log");
     let mut options = hub_options(folder.path(), "hub");
@@ -118,7 +129,8 @@ async fn the_c_leaf_is_clean_under_the_sanitizers_and_repairs_a_torn_log() {
     if !crate::tools::has("gcc") {
         return leave_out("the C leaf under sanitizers", "gcc");
     }
-    let program = build("-fsanitize=address,undefined -fno-sanitize-recover=all", "c-leaf-checked");
+    let program =
+        build("-fsanitize=address,undefined -fno-sanitize-recover=all", "c-leaf-checked", "leaf");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("leaf.log");
     let mut options = hub_options(folder.path(), "hub");

@@ -448,11 +448,11 @@ class _Driver:
         if self._server is not None:
             self._server.close()
         self._cluster._socket.close()
-        for task in list(self._tasks):
-            task.cancel()
         if self._wake is not None:
             self._wake.cancel()
-        await asyncio.sleep(0)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._writer.shutdown(wait=True)
 
     # ---- Links ----
