@@ -714,3 +714,6 @@ impl<S: AsRef<[ElectionSlot]> + AsMut<[ElectionSlot]>> Election<S> {
 const fn later(at: Instant, us: u64) -> Instant {
     Instant::from_micros(at.as_micros().saturating_add(us))
 }
+
+#[cfg(test)]
+mod tests;

@@ -243,7 +243,7 @@ pub struct MemberStats {
     pub wrong_identity: u32,
     /// Links refused to a second node of a name.
     pub name_in_use: u32,
-    /// Entries that found no room, or made no sense.
+    /// Entries and links that found no room, and entries that made no sense.
     pub entries_refused: u32,
     /// How much longer this node waits before it takes a peer for down, since it may itself be
     /// slow: 0 for no longer, 8 for nine times as long.
@@ -735,6 +735,7 @@ impl<'m> Member<'m> {
         let (now, timing) = (self.now, &self.config.dial);
         for (at, peer) in self.registry.peers.iter_mut().enumerate() {
             if may_dial(peer) && peer.dialer.dial(now, timing) {
+                peer.dialing = true;
                 return Some(Output::Dial { dial: DialIndex(at as u16) });
             }
         }
@@ -743,7 +744,7 @@ impl<'m> Member<'m> {
 }
 
 fn may_dial(peer: &PeerSlot) -> bool {
-    !peer.is_free() && peer.link.is_none() && peer.facts.address.is_some()
+    !peer.is_free() && !peer.dialing && peer.link.is_none() && peer.facts.address.is_some()
 }
 
 fn election_membership(

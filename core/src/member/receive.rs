@@ -21,6 +21,7 @@ impl Member<'_> {
             Input::DialFailed { dial } => {
                 let timing = &self.config.dial;
                 if let Some(peer) = self.registry.peers.get_mut(usize::from(dial.0)) {
+                    peer.dialing = false;
                     if peer.link.is_none() {
                         peer.dialer.down(self.now, false, timing, &mut self.rng);
                     } else {
@@ -28,8 +29,15 @@ impl Member<'_> {
                     }
                 }
             }
-            Input::LinkUp { link, .. } => {
+            Input::LinkUp { link, dialed, .. } => {
                 let stopping = self.stopping;
+                if let Some(peer) =
+                    dialed.and_then(|dial| self.registry.peers.get_mut(usize::from(dial.0)))
+                {
+                    // Until the link ends, or belongs to the peer, it is not dialled again.
+                    peer.dialing = false;
+                    peer.dialer.up(self.now);
+                }
                 if let Some(slot) = self.links.get_mut(link.0 as usize) {
                     slot.up(self.now, input, &mut self.rng);
                     if stopping {
@@ -260,6 +268,7 @@ impl Member<'_> {
     /// A stranger is told which configuration holds, as it may have been a member once.
     fn turn_away(&mut self, id: LinkId, no_room: bool) {
         if no_room {
+            self.registry.refused = self.registry.refused.saturating_add(1);
             return self.refuse(id, RefuseReason::Full);
         }
         self.stats.strangers = self.stats.strangers.saturating_add(1);

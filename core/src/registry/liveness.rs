@@ -32,6 +32,7 @@ impl Registry<'_> {
         if peer.state == PeerState::Up {
             peer.state = PeerState::Suspect;
             peer.since = now;
+            self.suspected |= 1 << at;
         }
     }
 
@@ -50,14 +51,16 @@ impl Registry<'_> {
             PeerState::Suspect => {
                 peer.since.plus_millis(u64::from(self.config.confirm_ms) * self.patience())
             }
-            PeerState::Down if peer.lasting || peer.link.is_some() => Instant::NEVER,
+            PeerState::Down if peer.lasting || peer.dialing || peer.link.is_some() => {
+                Instant::NEVER
+            }
             PeerState::Down => peer.since.plus_millis(self.config.entry_lease_ms.into()),
         }
     }
 
     /// Does what is due. Answers the set of peers that the others are to be asked about.
     pub(crate) fn tick(&mut self, now: Instant) -> u32 {
-        let mut suspected = 0_u32;
+        let mut fell_silent = 0_u32;
         let late_by_ms = u64::from(self.config.keepalive_ms);
         let mut late = false;
         for at in 0..self.peers.len() {
@@ -71,7 +74,7 @@ impl Registry<'_> {
                 PeerState::Up => {
                     peer.state = PeerState::Suspect;
                     peer.since = now;
-                    suspected |= 1 << at;
+                    fell_silent |= 1 << at;
                 }
                 PeerState::Suspect => {
                     peer.state = PeerState::Down;
@@ -80,15 +83,15 @@ impl Registry<'_> {
                 PeerState::Down => *peer = PeerSlot::FREE,
             }
         }
-        self.judge_oneself(now, suspected, late);
-        suspected
+        self.judge_oneself(now, fell_silent.count_ones(), late);
+        core::mem::take(&mut self.suspected) | fell_silent
     }
 
     /// When most peers fall silent at once, or a deadline was served late, this node may be what
     /// is slow: it gets more patient, and less so again with every quiet while.
-    fn judge_oneself(&mut self, now: Instant, suspected: u32, late: bool) {
+    fn judge_oneself(&mut self, now: Instant, fell_silent: u32, late: bool) {
         let up = self.peers.iter().filter(|peer| peer.state == PeerState::Up).count() as u32;
-        if late || (suspected.count_ones() > 1 && suspected.count_ones() > up) {
+        if late || (fell_silent > 1 && fell_silent > up) {
             self.health = (self.health + 1).min(HEALTH_MAX);
             self.health_at = now.plus_millis(u64::from(self.config.suspect_ms) * 2);
         } else if now >= self.health_at {

@@ -149,6 +149,8 @@ pub struct PeerSlot {
     told: Option<bool>,
     changed: bool,
     pub(crate) dialer: Dialer,
+    /// The driver was asked to dial, and has not said what came of it.
+    pub(crate) dialing: bool,
     pub(crate) link: Option<LinkId>,
     pub(crate) round_trip_us: u32,
 }
@@ -168,6 +170,7 @@ impl PeerSlot {
         told: None,
         changed: false,
         dialer: Dialer::new(),
+        dialing: false,
         link: None,
         round_trip_us: 0,
     };
@@ -241,7 +244,9 @@ pub(crate) struct Registry<'m> {
     pub(crate) health: u8,
     /// When the last sign of its own slowness is forgotten.
     health_at: Instant,
-    /// Entries that found no room, or made no sense.
+    /// Newly suspected since the last tick: the others are to be asked about them.
+    suspected: u32,
+    /// Entries and links that found no room, or made no sense.
     pub(crate) refused: u32,
 }
 
@@ -249,7 +254,16 @@ impl<'m> Registry<'m> {
     pub(crate) fn new(config: RegistryConfig, name: Name, peers: &'m mut [PeerSlot]) -> Self {
         peers.fill(PeerSlot::FREE);
         let own = Facts { version: 1, ..Facts::NONE };
-        Self { config, name, own, peers, health: 0, health_at: Instant::NEVER, refused: 0 }
+        Self {
+            config,
+            name,
+            own,
+            peers,
+            health: 0,
+            health_at: Instant::NEVER,
+            suspected: 0,
+            refused: 0,
+        }
     }
 
     pub(crate) fn find(&self, node: NodeId) -> Option<usize> {

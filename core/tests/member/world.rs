@@ -73,7 +73,6 @@ pub(crate) struct Node {
     pub(crate) wakes: u64,
     links: BTreeMap<LinkId, Pipe>,
     arrived: VecDeque<Event>,
-    credit: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -99,7 +98,8 @@ pub(crate) struct World {
     pub(crate) cut: BTreeSet<(usize, usize)>,
     /// Leaders by term, over the whole run.
     pub(crate) leaders: BTreeMap<u64, BTreeSet<usize>>,
-    /// Nodes that are no part of anybody's file get links through this.
+    /// No voters, by everybody's file.
+    pub(crate) learners: Vec<String>,
     queue: BTreeMap<(u64, u64), (usize, Event)>,
     order: u64,
     sessions: u64,
@@ -133,6 +133,7 @@ impl World {
             transport: Transport::Stream,
             cut: BTreeSet::new(),
             leaders: BTreeMap::new(),
+            learners: Vec::new(),
             queue: BTreeMap::new(),
             order: 0,
             sessions: 0,
@@ -153,7 +154,7 @@ impl World {
         let mut config = MemberConfig::new(name(own), name("cluster"), seed | 1, seed);
         config.address = Address::new(&format!("{own}:1")).ok();
         edit(&mut config);
-        let machine = machine(&config, &peers);
+        let machine = machine(&config, &peers, &self.learners);
         self.nodes.push(Node {
             name: own.to_owned(),
             config,
@@ -172,7 +173,6 @@ impl World {
             wakes: 0,
             links: BTreeMap::new(),
             arrived: VecDeque::new(),
-            credit: true,
         });
         self.lives.push(0);
         self.nodes.len() - 1
@@ -235,7 +235,7 @@ impl World {
         let now_us = self.now_us;
         let node = &mut self.nodes[at];
         node.config.seed = seed;
-        node.machine = machine(&node.config, &node.peers);
+        node.machine = machine(&node.config, &node.peers, &self.learners);
         for (key, record) in &node.safe {
             node.machine.restore(*key, record).unwrap();
         }
@@ -268,6 +268,43 @@ impl World {
         let answer = command(&mut self.nodes[at].machine, now);
         self.drain(at);
         answer
+    }
+
+    /// Gives a command, unless the process is stopped.
+    pub(crate) fn tell_if_awake<T>(
+        &mut self,
+        at: usize,
+        command: impl FnOnce(&mut Member<'static>, Instant) -> T,
+    ) -> Option<T> {
+        let awake = self.nodes[at].up && !self.nodes[at].frozen;
+        awake.then(|| self.tell(at, command))
+    }
+
+    /// Another rate from now on.
+    pub(crate) fn set_rate(&mut self, at: usize, rate: u64) {
+        let clock_us = self.clock(at).as_micros() - 5_000_000;
+        let node = &mut self.nodes[at];
+        node.rate = rate;
+        let passed = u128::from(clock_us) * 1_000_000 / u128::from(rate);
+        node.started_us = self.now_us.saturating_sub(passed as u64);
+        let wake = self.nodes[at].wake;
+        self.nodes[at].wake = wake.map(|_| self.now_us);
+    }
+
+    /// Every fault ends.
+    pub(crate) fn peace(&mut self) {
+        self.cut.clear();
+        (self.loss, self.repeat) = (0, 0);
+        self.delay_us = (50, 500);
+        for at in 0..self.nodes.len() {
+            self.nodes[at].disk = Disk::Sound(100);
+            if self.nodes[at].frozen {
+                self.thaw(at);
+            }
+            // What the disk never answered is not answered any more: only a restart helps.
+            self.crash(at);
+            self.restart(at);
+        }
     }
 
     // Time.
@@ -386,14 +423,7 @@ impl World {
     }
 
     pub(crate) fn grant(&mut self, at: usize, link: LinkId) {
-        if self.nodes[at].credit {
-            self.input(at, Input::Writable { link, bytes: 1 << 16 });
-        }
-    }
-
-    /// The node's links have no more room from now on.
-    pub(crate) fn stall_links(&mut self, at: usize) {
-        self.nodes[at].credit = false;
+        self.input(at, Input::Writable { link, bytes: 1 << 16 });
     }
 
     fn free_link(&self, at: usize) -> LinkId {
@@ -476,11 +506,9 @@ impl World {
         if self.taping {
             self.tape.push((self.now_us, at, pipe.to, bytes.to_vec()));
         }
-        if self.nodes[at].credit {
-            let now = self.clock(at);
-            let bytes = bytes.len() as u32;
-            self.nodes[at].machine.handle(now, Input::Writable { link, bytes });
-        }
+        let now = self.clock(at);
+        let len = bytes.len() as u32;
+        self.nodes[at].machine.handle(now, Input::Writable { link, bytes: len });
         if self.cut.contains(&(at, pipe.to)) {
             return;
         }
@@ -540,6 +568,13 @@ impl World {
         self.leader().unwrap()
     }
 
+    /// Runs until one of these leads.
+    pub(crate) fn elect_among(&mut self, may: impl Fn(usize) -> bool) -> usize {
+        let found = self.until(10_000, |world| world.leader().is_some_and(&may));
+        assert!(found.is_some(), "none of them leads within 10 s");
+        self.leader().unwrap()
+    }
+
     pub(crate) fn term(&self, at: usize) -> u64 {
         self.nodes[at].machine.term()
     }
@@ -567,12 +602,17 @@ pub(crate) fn encoded(control: &wire::Control<'_>) -> Vec<u8> {
     buf[..len].to_vec()
 }
 
-fn machine(config: &MemberConfig, peers: &[(String, Option<Vec<u8>>)]) -> Member<'static> {
+fn machine(
+    config: &MemberConfig,
+    peers: &[(String, Option<Vec<u8>>)],
+    learners: &[String],
+) -> Member<'static> {
     let room = peers.len().max(8);
     let mut machine = Member::new(*config, leaked(room, config.election.is_some()));
     for (peer, metadata) in peers {
         let address = Address::new(&format!("{peer}:1")).ok();
-        machine.add_known_peer(name(peer), address, metadata.as_deref(), true).unwrap();
+        let voter = !learners.contains(peer);
+        machine.add_known_peer(name(peer), address, metadata.as_deref(), voter).unwrap();
     }
     machine
 }

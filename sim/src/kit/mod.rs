@@ -20,6 +20,7 @@
 //! 14. no allocation after construction, where a counting allocator is installed;
 //! 15. bounded work for each input, counted in outputs.
 
+mod member_peer;
 mod mutant;
 mod peer;
 mod play;
@@ -35,7 +36,7 @@ use replcore::wire::Role;
 
 pub use mutant::{Bug, Mutant};
 pub(crate) use subjects::node_memory;
-pub use subjects::{Broken, LeafSubject, NodeSubject};
+pub use subjects::{Broken, LeafSubject, MemberSubject, NodeSubject};
 
 /// What the kit must know of a machine to play around it.
 pub trait Subject {

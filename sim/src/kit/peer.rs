@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::member_peer::{self, Heard};
 use replcore::contract::SkipReason;
 use replcore::rng::Rng;
 use replcore::stream::{Cursor, Name, Position, QueueKey};
@@ -50,6 +51,8 @@ pub(crate) struct Peer {
     registered: bool,
     registers_heard: u32,
     pings_heard: Vec<u32>,
+    /// What a member has heard.
+    heard: Heard,
     incoming: BTreeMap<u8, Incoming>,
     outgoing: [Outgoing; 3],
     /// The furthest that was acknowledged of each queue of the machine.
@@ -74,6 +77,7 @@ impl Peer {
             registered: false,
             registers_heard: 0,
             pings_heard: Vec::new(),
+            heard: Heard::default(),
             incoming: BTreeMap::new(),
             outgoing: [outgoing; 3],
             acknowledged: BTreeMap::new(),
@@ -116,6 +120,7 @@ impl Peer {
                     out.credit = out.credit.max(ack.credit_bytes);
                 }
             }
+            other if self.role == Role::Member => self.heard.hear(other),
             _ => {}
         }
     }
@@ -135,7 +140,14 @@ impl Peer {
         }
         if !self.greeted {
             self.greeted = true;
-            return self.greet(rng, out);
+            self.greet(rng, out);
+            if self.role == Role::Member {
+                put(out, 0, &Control::Cluster(member_peer::cluster(rng, hostile)));
+            }
+            return;
+        }
+        if self.role == Role::Member {
+            return self.heard.say(self.name, rng, hostile, &mut |control| put(out, 0, control));
         }
         if self.role == Role::Leaf && (!self.registered || rng.between(0, 30) == 0) {
             self.registered = true;

@@ -2,15 +2,19 @@
 
 use replcore::Timer;
 use replcore::contract::DialIndex;
+use replcore::election::{ElectionSlot, Membership};
 use replcore::leaf::{ConsumerConfig, Leaf, LeafConfig};
 use replcore::lease::{LeaseServer, LeaseSlot};
 use replcore::link::LinkSettings;
+use replcore::member::{Member, MemberConfig, MemberLink, MemberMemory};
 use replcore::node::{DialSlot, DialTarget, LinkSlot, Node, NodeConfig, NodeMemory};
+use replcore::registry::PeerSlot;
 use replcore::rng::Rng;
-use replcore::stream::{Epoch, Name};
+use replcore::stream::{Address, Epoch, Name};
 use replcore::time::Instant;
 use replcore::wire::Role;
 
+use super::member_peer::VOTERS;
 use super::{Bug, Mutant, Subject};
 
 pub(crate) fn name(text: &str) -> Name {
@@ -176,5 +180,69 @@ impl Subject for NodeSubject {
             let _ = machine.forget(now, leaf.node_id());
         }
         commands
+    }
+}
+
+/// A member of a cluster of three, with or without elections.
+#[derive(Clone, Copy, Debug)]
+pub struct MemberSubject {
+    /// Whether there are elections.
+    pub election: bool,
+}
+
+impl Subject for MemberSubject {
+    type Machine = Member<'static>;
+
+    fn name(&self) -> &'static str {
+        if self.election { "member" } else { "member without election" }
+    }
+
+    fn machine(&self, seed: u64) -> Member<'static> {
+        let mut config = MemberConfig::new(name("leaf-1"), name("cluster"), 7, seed);
+        config.address = Address::new("host:1").ok();
+        if !self.election {
+            config.election = None;
+        }
+        let members = if self.election { 4 } else { 0 };
+        let memory = MemberMemory {
+            peers: vec![PeerSlot::FREE; 4].leak(),
+            links: vec![MemberLink::FREE; 4].leak(),
+            members: vec![ElectionSlot::FREE; members].leak(),
+        };
+        let mut member = Member::new(config, memory);
+        for voter in &VOTERS[1..] {
+            let address = Address::new("host:2").ok();
+            member.add_known_peer(name(voter), address, None, true).expect("there is room");
+        }
+        member
+    }
+
+    fn links_max(&self) -> u32 {
+        4
+    }
+
+    fn peer(&self, dialed: Option<DialIndex>, rng: &mut Rng) -> (Role, Name) {
+        match (dialed, rng.between(0, 9)) {
+            (Some(DialIndex(0)), 1..) => (Role::Member, name(VOTERS[1])),
+            (Some(_), 1..) => (Role::Member, name(VOTERS[2])),
+            (None, 0..=3) => (Role::Member, name(VOTERS[1])),
+            (None, 4..=6) => (Role::Member, name(VOTERS[2])),
+            (None, 7) => (Role::Member, name("member-4")),
+            (None, 8) => (Role::Client, name("program")),
+            _ => (Role::Leaf, name("leaf-9")),
+        }
+    }
+
+    fn command(&self, machine: &mut Member<'static>, now: Instant, rng: &mut Rng) -> bool {
+        // What cannot be done is an answer and no fault.
+        match rng.between(0, 19) {
+            0 => drop(machine.resign(now)),
+            1 => drop(machine.set_metadata(now, b"metadata")),
+            2 => drop(machine.leave(now)),
+            3 => drop(machine.join(now, true)),
+            4 => drop(machine.change_member(now, name(VOTERS[2]).node_id(), Membership::Learner)),
+            _ => return false,
+        }
+        true
     }
 }
