@@ -85,6 +85,23 @@ impl LeafConfig {
     }
 }
 
+impl LeafConfig {
+    fn local(&self) -> Local<'_> {
+        Local {
+            register: wire::Register {
+                lease_ms: self.lease.lease_ms,
+                address: self.address.as_ref().map_or("", |address| address.as_str()),
+                queues: [self.extra_queue.as_ref().map_or("", |queue| queue.as_str())],
+            },
+            subscribe: self.consumer.as_ref().map(|consumer| wire::Subscribe {
+                consumer: consumer.name.as_str(),
+                message_type: consumer.message_type.as_ref().map_or("", |text| text.as_str()),
+                from_start: consumer.from_start,
+            }),
+        }
+    }
+}
+
 /// What a [`Leaf`] tells the application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -417,25 +434,15 @@ impl Machine for Leaf {
 
     fn poll(&mut self, buf: &mut [u8]) -> Output<LeafEvent> {
         for slot in &mut self.event {
-            if let Some(event) = slot.take() {
+            if let Some(event) = *slot {
+                *slot = None;
                 return Output::Event { event, len: 0 };
             }
         }
-        let consumer = self.config.consumer.as_ref();
-        let local = Local {
-            settings: &self.config.link,
-            register: wire::Register {
-                lease_ms: self.config.lease.lease_ms,
-                address: self.config.address.as_ref().map_or("", |address| address.as_str()),
-                queues: [self.config.extra_queue.as_ref().map_or("", |queue| queue.as_str())],
-            },
-            subscribe: consumer.map(|consumer| wire::Subscribe {
-                consumer: consumer.name.as_str(),
-                message_type: consumer.message_type.as_ref().map_or("", |text| text.as_str()),
-                from_start: consumer.from_start,
-            }),
-        };
-        if let Some(output) = self.link.poll(self.now, &local, &mut self.tokens, buf) {
+        let config = &self.config;
+        let local = || config.local();
+        if let Some(output) = self.link.poll(self.now, &config.link, &local, &mut self.tokens, buf)
+        {
             return output;
         }
         if let Some(epoch) = self.renumber.take() {

@@ -2,20 +2,21 @@
 
 use crate::time::Instant;
 
-/// One owner's deadline and its place in the heap.
+/// One place of a heap of deadlines, and where one owner stands in it.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Timer {
+    /// The deadline at this place.
     deadline: Instant,
-    /// Place in the heap, plus one; 0 for none.
-    place: u32,
-    /// The owner that stands at this place of the heap. Belongs to the heap, not to this owner.
+    /// The owner that stands at this place.
     owner: u32,
+    /// The place of the owner of this number, plus one; 0 for none.
+    place: u32,
 }
 
 impl Timer {
     /// No deadline.
-    pub const NONE: Self = Self { deadline: Instant::NEVER, place: 0, owner: 0 };
+    pub const NONE: Self = Self { deadline: Instant::NEVER, owner: 0, place: 0 };
 }
 
 /// A binary heap with a place for each owner, so that a deadline moves in logarithmic time. The
@@ -24,49 +25,50 @@ impl Timer {
 pub(crate) struct Timers<'m> {
     timers: &'m mut [Timer],
     len: usize,
+    /// The earliest deadline.
+    earliest: Instant,
 }
 
 impl<'m> Timers<'m> {
     pub(crate) fn new(timers: &'m mut [Timer]) -> Self {
         timers.fill(Timer::NONE);
-        Self { timers, len: 0 }
+        Self { timers, len: 0, earliest: Instant::NEVER }
     }
 
-    /// The owner with the earliest deadline.
-    pub(crate) fn earliest(&self) -> Option<(Instant, u32)> {
-        if self.len == 0 {
-            return None;
-        }
-        let owner = self.timers[0].owner;
-        Some((self.timers[owner as usize].deadline, owner))
+    /// The earliest deadline; [`Instant::NEVER`] when there is none.
+    pub(crate) const fn earliest(&self) -> Instant {
+        self.earliest
+    }
+
+    /// The owner with the earliest deadline, when that has come.
+    pub(crate) fn due(&self, now: Instant) -> Option<u32> {
+        (self.len > 0 && now >= self.earliest).then(|| self.timers[0].owner)
     }
 
     pub(crate) fn deadline(&self, owner: u32) -> Instant {
-        self.timers[owner as usize].deadline
+        match self.timers[owner as usize].place {
+            0 => Instant::NEVER,
+            place => self.timers[place as usize - 1].deadline,
+        }
     }
 
     /// Sets the deadline of an owner; [`Instant::NEVER`] for none.
     pub(crate) fn set(&mut self, owner: u32, deadline: Instant) {
-        let timer = &mut self.timers[owner as usize];
-        if timer.deadline == deadline {
-            return;
-        }
-        timer.deadline = deadline;
-        match (timer.place, deadline) {
-            (0, Instant::NEVER) => {}
-            (0, _) => {
-                let place = self.len;
+        let place = self.timers[owner as usize].place as usize;
+        match (place.checked_sub(1), deadline) {
+            (None, Instant::NEVER) => return,
+            (None, _) => {
                 self.len += 1;
-                self.put(place, owner);
-                self.rise(place);
+                self.rise(self.len - 1, owner, deadline);
             }
-            (place, Instant::NEVER) => self.remove(place as usize - 1),
-            (place, _) => {
-                self.rise(place as usize - 1);
-                let place = self.timers[owner as usize].place as usize - 1;
-                self.sink(place);
+            (Some(place), _) if self.timers[place].deadline == deadline => return,
+            (Some(place), Instant::NEVER) => self.remove(place),
+            (Some(place), _) if deadline < self.timers[place].deadline => {
+                self.rise(place, owner, deadline);
             }
+            (Some(place), _) => self.sink(place, owner, deadline),
         }
+        self.earliest = if self.len == 0 { Instant::NEVER } else { self.timers[0].deadline };
     }
 
     fn remove(&mut self, place: usize) {
@@ -74,58 +76,53 @@ impl<'m> Timers<'m> {
         self.timers[gone as usize].place = 0;
         self.len -= 1;
         if place < self.len {
-            let last = self.timers[self.len].owner;
-            self.put(place, last);
-            self.rise(place);
-            let place = self.timers[last as usize].place as usize - 1;
-            self.sink(place);
+            let Timer { owner, deadline, .. } = self.timers[self.len];
+            if place > 0 && deadline < self.timers[(place - 1) / 2].deadline {
+                self.rise(place, owner, deadline);
+            } else {
+                self.sink(place, owner, deadline);
+            }
         }
     }
 
-    fn put(&mut self, place: usize, owner: u32) {
+    fn put(&mut self, place: usize, owner: u32, deadline: Instant) {
         self.timers[place].owner = owner;
+        self.timers[place].deadline = deadline;
         self.timers[owner as usize].place = place as u32 + 1;
     }
 
-    fn deadline_at(&self, place: usize) -> Instant {
-        self.timers[self.timers[place].owner as usize].deadline
-    }
-
-    fn swap(&mut self, a: usize, b: usize) {
-        let (owner_a, owner_b) = (self.timers[a].owner, self.timers[b].owner);
-        self.put(a, owner_b);
-        self.put(b, owner_a);
-    }
-
-    fn rise(&mut self, mut place: usize) {
+    /// Puts an owner at `place` or nearer to the front, with those that are later behind it.
+    fn rise(&mut self, mut place: usize, owner: u32, deadline: Instant) {
         while place > 0 {
             let parent = (place - 1) / 2;
-            if self.deadline_at(parent) <= self.deadline_at(place) {
-                return;
+            let above = self.timers[parent];
+            if above.deadline <= deadline {
+                break;
             }
-            self.swap(parent, place);
+            self.put(place, above.owner, above.deadline);
             place = parent;
         }
+        self.put(place, owner, deadline);
     }
 
-    fn sink(&mut self, mut place: usize) {
+    /// Puts an owner at `place` or further from the front, with those that are earlier before it.
+    fn sink(&mut self, mut place: usize, owner: u32, deadline: Instant) {
         loop {
             let left = 2 * place + 1;
             if left >= self.len {
-                return;
+                break;
             }
-            let right = left + 1;
-            let smaller = if right < self.len && self.deadline_at(right) < self.deadline_at(left) {
-                right
-            } else {
-                left
-            };
-            if self.deadline_at(place) <= self.deadline_at(smaller) {
-                return;
+            let right = (left + 1).min(self.len - 1);
+            let earlier = self.timers[right].deadline < self.timers[left].deadline;
+            let child = if earlier { right } else { left };
+            let below = self.timers[child];
+            if deadline <= below.deadline {
+                break;
             }
-            self.swap(place, smaller);
-            place = smaller;
+            self.put(place, below.owner, below.deadline);
+            place = child;
         }
+        self.put(place, owner, deadline);
     }
 }
 
@@ -152,8 +149,14 @@ mod tests {
                     timers.set(owner, deadline);
                     model.insert(owner, deadline);
                 }
-                let earliest = timers.earliest().map(|(deadline, _)| deadline);
-                assert_eq!(earliest, model.values().min().copied());
+                let earliest = model.values().min().copied();
+                assert_eq!(timers.earliest(), earliest.unwrap_or(Instant::NEVER));
+                let due = timers.due(timers.earliest()).map(|owner| model[&owner]);
+                assert_eq!(due, earliest);
+                for owner in 0..16 {
+                    let deadline = model.get(&owner).copied().unwrap_or(Instant::NEVER);
+                    assert_eq!(timers.deadline(owner), deadline);
+                }
             }
         }
     }

@@ -377,16 +377,13 @@ impl<'m> LeaseServer<'m> {
     }
 
     /// When `expire` has something to do.
-    pub fn deadline(&self) -> Instant {
-        self.timers.earliest().map_or(Instant::NEVER, |(deadline, _)| deadline)
+    pub const fn deadline(&self) -> Instant {
+        self.timers.earliest()
     }
 
     /// The next leaf whose lease has ended by `now`, if there is one.
     pub(crate) fn expire(&mut self, now: Instant) -> Option<u32> {
-        let (deadline, owner) = self.timers.earliest()?;
-        if now < deadline {
-            return None;
-        }
+        let owner = self.timers.due(now)?;
         self.timers.set(owner, Instant::NEVER);
         self.slots[owner as usize].state = LeaseState::Expired;
         Some(owner)

@@ -13,6 +13,7 @@
 //!    the frames of different goes apart.
 
 mod backoff;
+mod marks;
 mod receive;
 mod schedule;
 mod send;
@@ -23,6 +24,7 @@ pub(crate) use backoff::{Backoff, TokenBucket};
 pub use schedule::Sharing;
 pub use settings::{LinkSettings, LinkStats};
 
+use marks::Marks;
 use schedule::Scheduler;
 use stream::{Inbound, InboundState, Outbound, OutboundState};
 
@@ -63,7 +65,6 @@ pub(crate) enum Upcall<'a> {
 /// What the owner wants said, beside what the link says by itself.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Local<'a> {
-    pub(crate) settings: &'a LinkSettings,
     pub(crate) register: wire::Register<'a>,
     pub(crate) subscribe: Option<wire::Subscribe<'a>>,
 }
@@ -145,6 +146,7 @@ pub(crate) struct Link {
     queues: [Option<Name>; QUEUES_MAX],
     outbound: [Outbound; STREAMS_MAX],
     inbound: [Inbound; STREAMS_MAX],
+    marks: Marks,
     scheduler: Scheduler,
     held_back_until: Option<Instant>,
     pub(crate) stats: LinkStats,
@@ -180,6 +182,7 @@ impl Link {
         queues: [None; QUEUES_MAX],
         outbound: [Outbound::FREE; STREAMS_MAX],
         inbound: [Inbound::FREE; STREAMS_MAX],
+        marks: Marks::NONE,
         scheduler: Scheduler::new(),
         held_back_until: None,
         stats: LinkStats::ZERO,
@@ -294,8 +297,9 @@ impl Link {
         self.queues[slot] = Some(queue);
         for class in 0..CLASSES {
             let key = QueueKey { queue: queue.queue_id(), class: class as u8 };
-            self.outbound[slot * CLASSES + class] =
-                Outbound { state: OutboundState::Ask, key, ..Outbound::FREE };
+            let stream = slot * CLASSES + class;
+            self.outbound[stream] = Outbound { state: OutboundState::Ask, key, ..Outbound::FREE };
+            self.marks.set_outbound(stream, &self.outbound[stream]);
         }
         self.due |= due::STREAMS;
     }
@@ -305,22 +309,31 @@ impl Link {
     /// # Errors
     /// The stream is not open, or the last refusal is not out yet; nothing has changed.
     pub(crate) fn reject(&mut self, stream: StreamIndex, position: Position) -> Result<(), ()> {
-        let inbound = self.inbound.get_mut(usize::from(stream.0)).ok_or(())?;
+        let stream = usize::from(stream.0);
+        let inbound = self.inbound.get_mut(stream).ok_or(())?;
         if inbound.state == InboundState::Free || inbound.reject.is_some() {
             return Err(());
         }
         inbound.reject = Some(position);
+        self.marks.set_inbound(stream, inbound);
         self.due |= due::STREAMS;
         Ok(())
     }
 
     /// Whether everything of the outgoing queues that the store has reported is acknowledged.
     pub(crate) fn drained(&self) -> bool {
-        self.outbound.iter().all(|outbound| match outbound.state {
-            OutboundState::Free | OutboundState::Quiet => true,
-            OutboundState::Running => !outbound.holds_unreleased(),
-            _ => false,
-        })
+        debug_assert!(self.marks_are_true());
+        self.marks.undrained().next().is_none()
+    }
+
+    /// Whether the marks say of every stream what passing over all of them would find.
+    fn marks_are_true(&self) -> bool {
+        let mut found = Marks::NONE;
+        for stream in 0..STREAMS_MAX {
+            found.set_outbound(stream, &self.outbound[stream]);
+            found.set_inbound(stream, &self.inbound[stream]);
+        }
+        found == self.marks
     }
 
     // Time.
@@ -362,23 +375,26 @@ impl Link {
     }
 
     fn tick_streams(&mut self, now: Instant, settings: &LinkSettings) {
-        for inbound in &mut self.inbound {
-            if let InboundState::Waiting(until) = inbound.state
-                && now >= until
-            {
+        debug_assert!(self.marks_are_true());
+        for stream in self.marks.waits() {
+            let inbound = &mut self.inbound[stream];
+            if inbound.waits_until().is_some_and(|until| now >= until) {
                 inbound.state = InboundState::Running;
                 inbound.resume = true;
+                self.marks.set_inbound(stream, inbound);
                 self.due |= due::STREAMS;
             }
         }
         if self.transport == Transport::Stream {
             return;
         }
-        for outbound in &mut self.outbound {
+        for stream in self.marks.undrained() {
+            let outbound = &mut self.outbound[stream];
             let due_at = outbound.moved_at.plus_millis(settings.retransmit_ms.into());
             if outbound.awaits_receiver() && now >= due_at {
                 outbound.state = OutboundState::Announce;
                 outbound.moved_at = now;
+                self.marks.set_outbound(stream, outbound);
                 self.due |= due::STREAMS;
             }
         }
@@ -413,13 +429,14 @@ impl Link {
         if let Some(until) = self.held_back_until {
             earliest = earliest.min(until);
         }
-        for inbound in &self.inbound {
-            if let InboundState::Waiting(until) = inbound.state {
-                earliest = earliest.min(until);
-            }
+        debug_assert!(self.marks_are_true());
+        for stream in self.marks.waits() {
+            let until = self.inbound[stream].waits_until();
+            earliest = earliest.min(until.unwrap_or(Instant::NEVER));
         }
         if datagram {
-            for outbound in self.outbound.iter().filter(|outbound| outbound.awaits_receiver()) {
+            let undrained = self.marks.undrained().map(|stream| &self.outbound[stream]);
+            for outbound in undrained.filter(|outbound| outbound.awaits_receiver()) {
                 let due_at = outbound.moved_at.plus_millis(settings.retransmit_ms.into());
                 earliest = earliest.min(due_at);
             }

@@ -23,7 +23,8 @@ impl Link {
         }
         let mut taken = 0;
         for _ in 0..FRAMES_PER_INPUT_MAX {
-            if self.order.is_some() || !matches!(self.phase, Phase::Greeting | Phase::Open) {
+            let done = taken == data.len() || self.order.is_some();
+            if done || !matches!(self.phase, Phase::Greeting | Phase::Open) {
                 return (taken, None);
             }
             match wire::decode(&data[taken..], settings.frame_bytes_max) {
@@ -229,7 +230,8 @@ impl Link {
             queue: QueueKey { queue: queue.queue_id(), class: open.class },
             epoch: Epoch(open.epoch),
         };
-        let Some(inbound) = self.inbound.get_mut(usize::from(stream)) else {
+        let stream = usize::from(stream);
+        let Some(inbound) = self.inbound.get_mut(stream) else {
             return self.violation();
         };
         match inbound.state {
@@ -246,6 +248,7 @@ impl Link {
             InboundState::Waiting(_) if inbound.source == source => {}
             _ => return self.violation(),
         }
+        self.marks.set_inbound(stream, inbound);
         self.due |= due::STREAMS;
     }
 
@@ -275,6 +278,7 @@ impl Link {
         if !outbound.resume(now, &resume) {
             return Some(Upcall::Ahead(epoch));
         }
+        self.marks.set_outbound(usize::from(stream), outbound);
         self.due |= due::STREAMS;
         None
     }
@@ -299,6 +303,7 @@ impl Link {
         if !outbound.acknowledge(now, &ack, safe) {
             return Some(Upcall::Ahead(settings.epoch));
         }
+        self.marks.set_outbound(usize::from(stream), outbound);
         self.moved_at = now;
         self.due |= due::STREAMS;
         None
@@ -322,6 +327,7 @@ impl Link {
             inbound.go_back();
             self.stats.went_back += 1;
         }
+        self.marks.set_inbound(usize::from(stream), inbound);
         self.due |= due::STREAMS;
     }
 
@@ -334,6 +340,7 @@ impl Link {
                     && position < outbound.next =>
             {
                 outbound.dead = Some(position);
+                self.marks.set_outbound(usize::from(stream), outbound);
                 self.due |= due::STREAMS;
             }
             _ => self.violation(),
@@ -378,6 +385,7 @@ impl Link {
                     inbound.safe_bytes += u64::from(raw_bytes);
                 }
                 inbound.ack |= running;
+                self.marks.set_inbound(usize::from(stream), inbound);
                 self.order = skip;
                 self.due |= due::STREAMS;
             }
@@ -387,6 +395,7 @@ impl Link {
                     return self.violation();
                 }
                 inbound.go_back();
+                self.marks.set_inbound(usize::from(stream), inbound);
                 self.stats.went_back += 1;
                 self.due |= due::STREAMS;
             }
@@ -403,34 +412,40 @@ impl Link {
         bytes: u32,
         wire_bytes: u32,
     ) {
+        let stream = usize::from(stream.0);
         self.return_credit(stream, wire_bytes);
         self.said_at = now;
-        if let Some(outbound) = self.outbound.get_mut(usize::from(stream.0)) {
+        if let Some(outbound) = self.outbound.get_mut(stream) {
             outbound.sent(now, next, bytes);
+            self.marks.set_outbound(stream, outbound);
             self.scheduler.charge(outbound.key.class, bytes);
             self.due |= due::STREAMS;
         }
     }
 
     /// An order for records is answered: of the credit kept for it only `used` bytes went.
-    fn return_credit(&mut self, stream: StreamIndex, used: u32) {
-        if let Some(outbound) = self.outbound.get_mut(usize::from(stream.0)) {
+    fn return_credit(&mut self, stream: usize, used: u32) {
+        if let Some(outbound) = self.outbound.get_mut(stream) {
             let kept = core::mem::take(&mut outbound.reserved_bytes);
             self.credit_bytes = self.credit_bytes.saturating_add(kept.saturating_sub(used));
         }
     }
 
     pub(crate) fn gone(&mut self, stream: StreamIndex, next: Position, reason: SkipReason) {
+        let stream = usize::from(stream.0);
         self.return_credit(stream, 0);
-        if let Some(outbound) = self.outbound.get_mut(usize::from(stream.0)) {
+        if let Some(outbound) = self.outbound.get_mut(stream) {
             outbound.gone(next, reason);
+            self.marks.set_outbound(stream, outbound);
             self.due |= due::STREAMS;
         }
     }
 
     pub(crate) fn taken(&mut self, now: Instant, stream: StreamIndex, next: Cursor, bytes: u32) {
-        if let Some(inbound) = self.inbound.get_mut(usize::from(stream.0)) {
+        let stream = usize::from(stream.0);
+        if let Some(inbound) = self.inbound.get_mut(stream) {
             inbound.safe(next, bytes);
+            self.marks.set_inbound(stream, inbound);
             self.moved_at = now;
             self.due |= due::STREAMS;
         }
@@ -443,7 +458,8 @@ impl Link {
         failure: Failure,
         settings: &LinkSettings,
     ) {
-        let Some(inbound) = self.inbound.get_mut(usize::from(stream.0)) else {
+        let stream = usize::from(stream.0);
+        let Some(inbound) = self.inbound.get_mut(stream) else {
             return;
         };
         match failure {
@@ -452,10 +468,12 @@ impl Link {
                 // What was kept of a record may be part of what did not fit.
                 inbound.taken = Cursor::at(inbound.taken.position);
                 inbound.wait_until(now.plus_millis(u64::from(settings.full_retry_ms)));
+                self.marks.set_inbound(stream, inbound);
             }
             Failure::Corrupt => {
                 inbound.taken = Cursor::at(inbound.taken.position);
                 inbound.go_back();
+                self.marks.set_inbound(stream, inbound);
                 self.stats.went_back += 1;
                 self.due |= due::STREAMS;
                 self.violation();
@@ -465,8 +483,10 @@ impl Link {
     }
 
     pub(crate) fn appended(&mut self, now: Instant, stream: StreamIndex, next: Position) {
-        if let Some(outbound) = self.outbound.get_mut(usize::from(stream.0)) {
+        let stream = usize::from(stream.0);
+        if let Some(outbound) = self.outbound.get_mut(stream) {
             outbound.grown(now, next);
+            self.marks.set_outbound(stream, outbound);
             self.due |= due::STREAMS;
         }
     }
@@ -482,6 +502,7 @@ impl Link {
                     && inbound.state == InboundState::Asked(token.0)
                 {
                     inbound.known(epoch, cursor);
+                    self.marks.set_inbound(stream, inbound);
                     self.due |= due::STREAMS;
                 }
             }
@@ -490,6 +511,7 @@ impl Link {
                     && outbound.state == OutboundState::Asked(token.0)
                 {
                     outbound.known(now, released, next, sent);
+                    self.marks.set_outbound(stream, outbound);
                     self.due |= due::STREAMS;
                 }
             }

@@ -5,31 +5,34 @@ use super::{Link, LinkSettings, Local, Order, Phase, TOKEN_INBOUND, due, next_to
 use crate::contract::{Output, Query, StreamIndex};
 use crate::stream::{CLASSES, Cursor, Name, Position};
 use crate::time::Instant;
-use crate::wire::{self, Control, STREAMS_MAX};
+use crate::wire::{self, Control};
 
 impl Link {
     /// The next thing to do on this link, if there is one that the credit allows.
-    pub(crate) fn poll<E>(
+    pub(crate) fn poll<'l, E>(
         &mut self,
         now: Instant,
-        local: &Local<'_>,
+        settings: &'l LinkSettings,
+        local: &dyn Fn() -> Local<'l>,
         tokens: &mut u32,
         buf: &mut [u8],
     ) -> Option<Output<E>> {
-        if let Some(output) = self.poll_order() {
-            return Some(output);
+        if self.order.is_some() {
+            return self.poll_order();
         }
         match self.phase {
             Phase::Down | Phase::Closed => None,
-            Phase::Closing => self.poll_closing(now, local, buf),
+            Phase::Closing => self.poll_closing(now, settings, local, buf),
             Phase::Greeting | Phase::Open => {
-                if let Some(output) = self.poll_due(now, local, buf) {
+                if self.due & !due::STREAMS != 0
+                    && let Some(output) = self.poll_due(now, settings, local, buf)
+                {
                     return Some(output);
                 }
-                if self.due & due::STREAMS != 0 && self.phase == Phase::Open {
-                    return self.poll_streams(now, local, tokens, buf);
+                if self.due & due::STREAMS == 0 || self.phase != Phase::Open {
+                    return None;
                 }
-                None
+                self.poll_streams(now, settings, tokens, buf)
             }
         }
     }
@@ -51,10 +54,11 @@ impl Link {
         })
     }
 
-    fn poll_closing<E>(
+    fn poll_closing<'l, E>(
         &mut self,
         now: Instant,
-        local: &Local<'_>,
+        settings: &'l LinkSettings,
+        local: &dyn Fn() -> Local<'l>,
         buf: &mut [u8],
     ) -> Option<Output<E>> {
         // What was acknowledged to us is kept even when the link goes.
@@ -62,7 +66,7 @@ impl Link {
             return Some(output);
         }
         if self.due & (due::REFUSE | due::BYE | due::HELLO) != 0 {
-            let sent = self.poll_due(now, local, buf);
+            let sent = self.poll_due(now, settings, local, buf);
             if matches!(sent, Some(Output::Send { .. } | Output::NeedBuffer { .. })) {
                 return sent;
             }
@@ -72,20 +76,18 @@ impl Link {
         Some(Output::Hangup { link: self.id })
     }
 
-    fn poll_due<E>(
+    fn poll_due<'l, E>(
         &mut self,
         now: Instant,
-        local: &Local<'_>,
+        settings: &'l LinkSettings,
+        local: &dyn Fn() -> Local<'l>,
         buf: &mut [u8],
     ) -> Option<Output<E>> {
-        if self.due & !due::STREAMS == 0 {
-            return None;
-        }
         if self.due & due::RESUME_INPUT != 0 {
             self.due &= !due::RESUME_INPUT;
             return Some(Output::Resume { link: self.id });
         }
-        let (bit, control) = self.next_due(local)?;
+        let (bit, control) = self.next_due(settings, local)?;
         let output = self.send(now, 0, &control, buf)?;
         if let Output::Send { .. } = output {
             self.due &= !bit;
@@ -93,8 +95,11 @@ impl Link {
         Some(output)
     }
 
-    fn next_due<'l>(&self, local: &Local<'l>) -> Option<(u16, Control<'l>)> {
-        let settings = local.settings;
+    fn next_due<'l>(
+        &self,
+        settings: &'l LinkSettings,
+        local: &dyn Fn() -> Local<'l>,
+    ) -> Option<(u16, Control<'l>)> {
         let first = |bit| self.due & bit != 0;
         if first(due::HELLO) {
             let hello = wire::Hello {
@@ -119,14 +124,14 @@ impl Link {
             return Some((due::PONG, Control::Pong(self.pong)));
         }
         if first(due::REGISTER) {
-            return Some((due::REGISTER, Control::Register(local.register)));
+            return Some((due::REGISTER, Control::Register(local().register)));
         }
         if first(due::LEASE) {
             let lease = wire::Lease { lease_ms: self.lease_ms };
             return Some((due::LEASE, Control::Lease(lease)));
         }
         if first(due::SUBSCRIBE)
-            && let Some(subscribe) = local.subscribe
+            && let Some(subscribe) = local().subscribe
         {
             return Some((due::SUBSCRIBE, Control::Subscribe(subscribe)));
         }
@@ -158,21 +163,26 @@ impl Link {
     fn poll_streams<E>(
         &mut self,
         now: Instant,
-        local: &Local<'_>,
+        settings: &LinkSettings,
         tokens: &mut u32,
         buf: &mut [u8],
     ) -> Option<Output<E>> {
+        debug_assert!(self.marks_are_true());
         if let Some(output) = self.poll_release() {
             return Some(output);
         }
+        if self.marks.is_silent() {
+            self.due &= !due::STREAMS;
+            return None;
+        }
         let mut blocked = false;
-        for stream in 0..STREAMS_MAX {
+        for stream in self.marks.words() {
             if let Some(output) = self.poll_question(stream, tokens, buf) {
                 return Some(output);
             }
             let queue = self.queues[stream / CLASSES];
             let (inbound, outbound) = (&self.inbound[stream], &self.outbound[stream]);
-            let due = next_stream_frame(inbound, outbound, queue.as_ref(), local.settings);
+            let due = next_stream_frame(inbound, outbound, queue.as_ref(), settings);
             let Some(control) = due else {
                 continue;
             };
@@ -186,7 +196,7 @@ impl Link {
                 None => blocked = true,
             }
         }
-        if !blocked && let Some(output) = self.poll_records(now, local.settings) {
+        if !blocked && let Some(output) = self.poll_records(now, settings) {
             return Some(output);
         }
         // Nothing more until something changes; `writable` looks again.
@@ -195,16 +205,17 @@ impl Link {
     }
 
     fn poll_release<E>(&mut self) -> Option<Output<E>> {
-        for outbound in &mut self.outbound {
-            if let Some(position) = outbound.dead.take() {
-                return Some(Output::DeadLetter { queue: outbound.key, position });
-            }
-            if outbound.release {
-                outbound.release = false;
-                return Some(Output::Release { queue: outbound.key, through: outbound.released });
-            }
-        }
-        None
+        let stream = self.marks.release().next()?;
+        let outbound = &mut self.outbound[stream];
+        let queue = outbound.key;
+        let output = if let Some(position) = outbound.dead.take() {
+            Output::DeadLetter { queue, position }
+        } else {
+            outbound.release = false;
+            Output::Release { queue, through: outbound.released }
+        };
+        self.marks.set_outbound(stream, outbound);
+        Some(output)
     }
 
     fn poll_question<E>(
@@ -223,6 +234,7 @@ impl Link {
             let token = next_token(tokens, link, stream as u8);
             let outbound = &mut self.outbound[stream];
             outbound.state = OutboundState::Asked(token.0);
+            self.marks.set_outbound(stream, outbound);
             let index = StreamIndex(stream as u8);
             let query = Query::Outbound { link, stream: index, queue: outbound.key };
             return Some(Output::Ask { token, query, len: name.len() });
@@ -231,6 +243,7 @@ impl Link {
         if inbound.state == InboundState::Ask {
             let token = next_token(tokens, link, stream as u8 | TOKEN_INBOUND);
             inbound.state = InboundState::Asked(token.0);
+            self.marks.set_inbound(stream, inbound);
             return Some(Output::Ask { token, query: Query::Inbound(inbound.source), len: 0 });
         }
         None
@@ -255,9 +268,12 @@ impl Link {
             }
             _ => {}
         }
+        self.marks.set_inbound(stream, inbound);
+        self.marks.set_outbound(stream, outbound);
     }
 
     fn poll_records<E>(&mut self, now: Instant, settings: &LinkSettings) -> Option<Output<E>> {
+        self.marks.send().next()?;
         let frame_bytes = self.peer.as_ref()?.frame_bytes_max;
         let overhead = wire::RECORDS_OVERHEAD_BYTES as u32;
         let room = self.credit_bytes.min(frame_bytes).saturating_sub(overhead);
@@ -265,11 +281,8 @@ impl Link {
             return None;
         }
         let mut ready = [false; CLASSES];
-        for outbound in self.outbound.iter().filter(|outbound| outbound.ready_to_send()) {
-            ready[usize::from(outbound.key.class)] = true;
-        }
-        if ready == [false; CLASSES] {
-            return None;
+        for stream in self.marks.send() {
+            ready[usize::from(self.outbound[stream].key.class)] = true;
         }
         let class = match self.scheduler.pick(now, &settings.sharing, ready, frame_bytes) {
             Ok(class) => class,
@@ -278,16 +291,14 @@ impl Link {
                 return None;
             }
         };
-        let stream = self
-            .outbound
-            .iter()
-            .position(|outbound| outbound.key.class == class && outbound.ready_to_send())?;
+        let stream = self.marks.send().find(|stream| self.outbound[*stream].key.class == class)?;
         let outbound = &mut self.outbound[stream];
         let bytes_max = room.min(outbound.credit_bytes());
         outbound.ordered = true;
         // Other frames may be sent before the answer comes; they have the rest of the credit.
         outbound.reserved_bytes = overhead + bytes_max;
         self.credit_bytes -= outbound.reserved_bytes;
+        self.marks.set_outbound(stream, outbound);
         Some(Output::SendRecords {
             link: self.id,
             stream: StreamIndex(stream as u8),

@@ -213,6 +213,20 @@ impl Outbound {
             && self.credit_bytes() > 0
     }
 
+    /// Whether the store is to be asked something or a frame is due.
+    pub(crate) fn has_word(&self) -> bool {
+        matches!(self.state, OutboundState::Ask | OutboundState::Announce) || self.skip.is_some()
+    }
+
+    /// Whether everything that the store has reported is acknowledged.
+    pub(crate) fn is_drained(&self) -> bool {
+        match self.state {
+            OutboundState::Free | OutboundState::Quiet => true,
+            OutboundState::Running => !self.holds_unreleased(),
+            _ => false,
+        }
+    }
+
     /// On a line that loses frames: whether silence from the receiver would be suspicious.
     pub(crate) fn awaits_receiver(&self) -> bool {
         match self.state {
@@ -328,6 +342,23 @@ impl Inbound {
         self.go_back();
         self.resume = false;
         self.state = InboundState::Waiting(until);
+    }
+
+    /// Whether the store is to be asked something or a frame is due.
+    pub(crate) fn has_word(&self) -> bool {
+        match self.state {
+            InboundState::Ask => true,
+            InboundState::Running if self.resume || self.ack => true,
+            _ => self.reject.is_some(),
+        }
+    }
+
+    /// When it is asked for again, if the store had no room.
+    pub(crate) const fn waits_until(&self) -> Option<Instant> {
+        match self.state {
+            InboundState::Waiting(until) => Some(until),
+            _ => None,
+        }
     }
 
     pub(crate) fn fit(&self, first: Cursor, next: Cursor, round: u8) -> Fit {

@@ -1,6 +1,6 @@
 //! A node's links: who may do what on them, and what they have to say.
 
-use super::{DialTarget, Node, NodeEvent};
+use super::{DialTarget, Node, NodeConfig, NodeEvent};
 use crate::contract::{Answer, DialIndex, Failure, Input, Key, LinkId, Output, Query, Token};
 use crate::lease::{Admission, REGISTRATION_BYTES_MAX, Registration};
 use crate::link::{Link, Local, Upcall, link_of};
@@ -61,6 +61,19 @@ impl LinkSlot {
     }
 }
 
+impl NodeConfig {
+    fn local(&self) -> Local<'_> {
+        Local {
+            register: wire::Register {
+                lease_ms: self.register.lease_ms,
+                address: self.address.as_ref().map_or("", |address| address.as_str()),
+                queues: [self.extra_queue.as_ref().map_or("", |queue| queue.as_str())],
+            },
+            subscribe: None,
+        }
+    }
+}
+
 impl Node<'_> {
     /// Takes an input; returns the bytes taken of a `Recv`.
     pub(super) fn input(&mut self, input: &Input<'_>) -> usize {
@@ -98,8 +111,8 @@ impl Node<'_> {
             return 0;
         }
         let taken = self.link_input(link, input);
+        // Its deadline is seen to when it has been polled for all that it has to say.
         self.touch(link.0);
-        self.retime_link(link.0);
         taken
     }
 
@@ -338,7 +351,6 @@ impl Node<'_> {
             self.grant(id, &registration, lease_ms);
         }
         self.touch(id.0);
-        self.retime_link(id.0);
     }
 
     fn grant(&mut self, id: LinkId, registration: &Registration, lease_ms: u32) {
@@ -442,8 +454,9 @@ impl Node<'_> {
 
     pub(super) fn poll_link(&mut self, owner: u32, buf: &mut [u8]) -> Option<Output<NodeEvent>> {
         let slot = &mut self.links[owner as usize];
-        for event in &mut slot.events {
-            if let Some(event) = event.take() {
+        for slot in &mut slot.events {
+            if let Some(event) = *slot {
+                *slot = None;
                 return Some(Output::Event { event, len: 0 });
             }
         }
@@ -453,18 +466,9 @@ impl Node<'_> {
         if let Reading::Ask { .. } = slot.reading {
             return self.poll_subscribe(owner, buf);
         }
-        let address = self.config.address.as_ref();
-        let extra_queue = self.config.extra_queue.as_ref();
-        let local = Local {
-            settings: &self.config.link,
-            register: wire::Register {
-                lease_ms: self.config.register.lease_ms,
-                address: address.map_or("", |address| address.as_str()),
-                queues: [extra_queue.map_or("", |queue| queue.as_str())],
-            },
-            subscribe: None,
-        };
-        slot.link.poll(self.now, &local, &mut self.tokens, buf)
+        let config = &self.config;
+        let local = || config.local();
+        slot.link.poll(self.now, &config.link, &local, &mut self.tokens, buf)
     }
 
     fn next_token(&mut self, owner: u32) -> Token {

@@ -406,18 +406,15 @@ impl<'m> Node<'m> {
 
     fn tick(&mut self) {
         for _ in 0..DEADLINES_PER_INPUT_MAX {
-            match self.timers.earliest() {
-                Some((deadline, owner)) if self.now >= deadline => {
-                    let links = self.links.len();
-                    match (owner as usize).checked_sub(links) {
-                        Some(dial) => {
-                            self.timers.set(owner, Instant::NEVER);
-                            self.tick_dial(dial);
-                        }
-                        None => self.tick_link(owner),
-                    }
+            let Some(owner) = self.timers.due(self.now) else {
+                return;
+            };
+            match (owner as usize).checked_sub(self.links.len()) {
+                Some(dial) => {
+                    self.timers.set(owner, Instant::NEVER);
+                    self.tick_dial(dial);
                 }
-                _ => return,
+                None => self.tick_link(owner),
             }
         }
     }
@@ -440,19 +437,16 @@ impl<'m> Node<'m> {
                 Some(dial) => self.poll_dial(dial),
                 None => self.poll_link(owner, buf),
             };
-            match output {
-                Some(output @ Output::SendRecords { .. }) => {
+            if output.is_some() {
+                if let Some(Output::SendRecords { .. }) = output {
                     self.ready.rotate();
-                    return Some(output);
                 }
-                Some(output) => return Some(output),
-                None => {
-                    self.ready.pop();
-                    match (owner as usize).checked_sub(self.links.len()) {
-                        Some(dial) => self.retime_dial(dial),
-                        None => self.retime_link(owner),
-                    }
-                }
+                return output;
+            }
+            self.ready.pop();
+            match (owner as usize).checked_sub(self.links.len()) {
+                Some(dial) => self.retime_dial(dial),
+                None => self.retime_link(owner),
             }
         }
         None
@@ -471,8 +465,7 @@ impl<'m> Node<'m> {
     }
 
     fn wake(&self) -> Option<Instant> {
-        let timer = self.timers.earliest().map_or(Instant::NEVER, |(deadline, _)| deadline);
-        let wake = timer.min(self.leases.deadline());
+        let wake = self.timers.earliest().min(self.leases.deadline());
         (wake != Instant::NEVER)
             .then(|| wake.max(Instant::from_micros(self.now.as_micros().saturating_add(1))))
     }

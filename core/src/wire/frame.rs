@@ -5,7 +5,7 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::message::Control;
-use crate::log::{crc32c_of_two, u32_at, u64_at};
+use crate::log::{crc32c, crc32c_append, u32_at, u64_at};
 use crate::stream::{Cursor, Position};
 
 /// Bytes of a frame header.
@@ -166,11 +166,11 @@ pub fn decode(
     bytes: &[u8],
     frame_bytes_max: u32,
 ) -> Result<Option<(Frame<'_>, usize)>, FrameError> {
-    if bytes.len() < HEADER_BYTES {
+    let Some((head, rest)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
         return Ok(None);
-    }
-    let payload = u32_at(bytes, 0);
-    let (number, stream) = (bytes[4], bytes[5]);
+    };
+    let payload = u32_at(head, 0);
+    let (number, stream) = (head[4], head[5]);
     let fixed = match number {
         kind::RECORDS => RECORDS_FIXED_BYTES,
         kind::CALL | kind::REPLY => CALL_FIXED_BYTES,
@@ -181,10 +181,10 @@ pub fn decode(
     if payload.saturating_add(HEADER_BYTES as u32) > limit || (payload as usize) < fixed {
         return Err(FrameError::Length);
     }
-    let Some(body) = bytes[HEADER_BYTES..].get(..fixed) else {
+    let Some(body) = rest.get(..fixed) else {
         return Ok(None);
     };
-    if crc32c_of_two(&bytes[..8], body) != u32_at(bytes, 8) {
+    if crc32c_append(crc32c(&head[..8]), body) != u32_at(head, 8) {
         return Err(FrameError::Checksum);
     }
     let len = payload - fixed as u32;
@@ -198,7 +198,11 @@ pub fn decode(
     Ok(Some((frame, HEADER_BYTES + fixed)))
 }
 
-fn decode_records(fixed: &[u8]) -> Records {
+fn decode_records(body: &[u8]) -> Records {
+    // Of known length, so that no field asks for it again.
+    let mut fixed = [0; RECORDS_FIXED_BYTES];
+    fixed.copy_from_slice(body);
+    let fixed = &fixed;
     Records {
         first: Cursor { position: Position(u64_at(fixed, 0)), offset: u32_at(fixed, 8) },
         completed: u32_at(fixed, 12),
@@ -348,7 +352,7 @@ fn write_header(payload: u32, number: u8, stream: u8, covered: usize, frame: &mu
     frame[4] = number;
     frame[5] = stream;
     frame[6..8].fill(0);
-    let crc = crc32c_of_two(&frame[..8], &frame[HEADER_BYTES..HEADER_BYTES + covered]);
+    let crc = crc32c_append(crc32c(&frame[..8]), &frame[HEADER_BYTES..HEADER_BYTES + covered]);
     frame[8..12].copy_from_slice(&crc.to_le_bytes());
 }
 

@@ -3,7 +3,7 @@
 use embedded_storage::nor_flash::NorFlash;
 
 use super::FlashError;
-use crate::log::crc32c_digest;
+use crate::log::{crc32c, crc32c_append};
 
 /// The most that one call writes, and the step in which a page is searched after a torn batch.
 /// Read and write units of a flash have to divide it.
@@ -74,13 +74,12 @@ impl<F: NorFlash> Device<F> {
 
     /// CRC-32C over `head` and then `from..to` of the flash.
     pub(super) fn checksum(&mut self, head: &[u8], from: u32, to: u32) -> Result<u32, FlashError> {
-        let mut digest = crc32c_digest();
-        digest.update(head);
+        let mut crc = crc32c(head);
         self.visit(from, to, |_, bytes| {
-            digest.update(bytes);
+            crc = crc32c_append(crc, bytes);
             true
         })?;
-        Ok(digest.finalize())
+        Ok(crc)
     }
 
     /// The end of what was written in `from..to`: the place after the last byte that is not erased.

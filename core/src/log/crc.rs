@@ -1,0 +1,117 @@
+//! CRC-32C by table, without processor help.
+
+/// The polynomial of Castagnoli, lowest bit first.
+const POLYNOMIAL: u32 = 0x82f6_3b78;
+/// Bytes taken at a time, each with a table of 1 KiB: what takes time is the wait of one lookup for
+/// the one before, not their number.
+const BYTES_AT_A_TIME: usize = if cfg!(feature = "crc-table-large") { 8 } else { 1 };
+
+/// `TABLES[distance][byte]`: what a byte comes to that so many bytes follow (Kounavis and Berry, "A
+/// Systematic Approach to Building High Performance, Software-based, CRC Generators", 2005).
+static TABLES: [[u32; 256]; BYTES_AT_A_TIME] = tables();
+
+const fn tables() -> [[u32; 256]; BYTES_AT_A_TIME] {
+    let mut tables = [[0; 256]; BYTES_AT_A_TIME];
+    let mut byte = 0;
+    while byte < 256 {
+        let mut crc = byte as u32;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = if crc & 1 == 1 { crc >> 1 ^ POLYNOMIAL } else { crc >> 1 };
+            bit += 1;
+        }
+        tables[0][byte] = crc;
+        byte += 1;
+    }
+    let mut distance = 1;
+    while distance < BYTES_AT_A_TIME {
+        let mut byte = 0;
+        while byte < 256 {
+            let before = tables[distance - 1][byte];
+            tables[distance][byte] = before >> 8 ^ tables[0][(before & 0xff) as usize];
+            byte += 1;
+        }
+        distance += 1;
+    }
+    tables
+}
+
+fn update(mut crc: u32, bytes: &[u8]) -> u32 {
+    let mut rest = bytes;
+    #[cfg(feature = "crc-table-large")]
+    {
+        while let Some((next, after)) = rest.split_first_chunk::<8>() {
+            let word = u64::from_le_bytes(*next) ^ u64::from(crc);
+            let [a, b, c, d, e, f, g, h] = word.to_le_bytes().map(usize::from);
+            let first = TABLES[7][a] ^ TABLES[6][b] ^ TABLES[5][c] ^ TABLES[4][d];
+            crc = first ^ TABLES[3][e] ^ TABLES[2][f] ^ TABLES[1][g] ^ TABLES[0][h];
+            rest = after;
+        }
+        if let Some((next, after)) = rest.split_first_chunk::<4>() {
+            let [a, b, c, d] = (u32::from_le_bytes(*next) ^ crc).to_le_bytes().map(usize::from);
+            crc = TABLES[3][a] ^ TABLES[2][b] ^ TABLES[1][c] ^ TABLES[0][d];
+            rest = after;
+        }
+    }
+    while let Some((byte, after)) = rest.split_first() {
+        crc = crc >> 8 ^ TABLES[0][usize::from(crc as u8 ^ byte)];
+        rest = after;
+    }
+    crc
+}
+
+/// CRC-32C by table: of 1 KiB, or with the feature `crc-table-large` of 8 KiB.
+pub fn crc32c(bytes: &[u8]) -> u32 {
+    !update(!0, bytes)
+}
+
+/// CRC-32C by table over what came to `crc`, and then `bytes`.
+pub(crate) fn crc32c_append(crc: u32, bytes: &[u8]) -> u32 {
+    !update(!crc, bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    #[test]
+    fn crc_of_the_standard_check_text() {
+        assert_eq!(crc32c(b"123456789"), 0xe306_9283);
+        assert_eq!(crc32c_append(crc32c(b"1234"), b"56789"), 0xe306_9283);
+    }
+
+    /// The examples of RFC 3720, appendix B.4.
+    #[test]
+    fn crc_of_the_examples_of_iscsi() {
+        let rising: Vec<u8> = (0..32).collect();
+        let falling: Vec<u8> = (0..32).rev().collect();
+        assert_eq!(crc32c(&[0; 32]), 0x8a91_36aa);
+        assert_eq!(crc32c(&[0xff; 32]), 0x62a8_ab43);
+        assert_eq!(crc32c(&rising), 0x46dd_794e);
+        assert_eq!(crc32c(&falling), 0x113f_db5c);
+    }
+
+    #[test]
+    fn tables_and_single_bits_agree_at_every_length_and_cut() {
+        let bytes: Vec<u8> = (0..70_u32).map(|at| (at * 31 % 251) as u8).collect();
+        for length in 0..bytes.len() {
+            let mut expected = !0_u32;
+            for byte in &bytes[..length] {
+                expected ^= u32::from(*byte);
+                for _ in 0..8 {
+                    expected = expected >> 1 ^ if expected & 1 == 1 { POLYNOMIAL } else { 0 };
+                }
+            }
+            assert_eq!(crc32c(&bytes[..length]), !expected, "{length} bytes");
+            for cut in 0..=length {
+                let (first, second) = bytes[..length].split_at(cut);
+                assert_eq!(
+                    crc32c_append(crc32c(first), second),
+                    !expected,
+                    "{length} bytes, cut at {cut}"
+                );
+            }
+        }
+    }
+}
