@@ -61,6 +61,18 @@ struct Site {
     watched: Option<StreamIndex>,
     to_leaf: Vec<u8>,
     to_hub: Vec<u8>,
+    /// Bytes of `to_hub` that the hub has taken.
+    hub_at: usize,
+}
+
+impl Site {
+    fn taken_by_hub(&mut self, bytes: usize) {
+        self.hub_at += bytes;
+        if self.hub_at == self.to_hub.len() {
+            self.to_hub.clear();
+            self.hub_at = 0;
+        }
+    }
 }
 
 struct World<'m> {
@@ -72,6 +84,8 @@ struct World<'m> {
     /// What the hub has stored, over and over in the same memory.
     stored: Vec<u8>,
     stored_records: u64,
+    /// Given to every poll.
+    buf: [u8; CONTROL_FRAME_BYTES_MAX],
 }
 
 fn main() {
@@ -131,6 +145,7 @@ fn run(leaves: usize, measured: impl FnOnce(&mut World<'_>) -> Sample) {
         watched: None,
         to_leaf: Vec::with_capacity(4_096),
         to_hub: Vec::with_capacity(64 << 10),
+        hub_at: 0,
     };
     let mut world = World {
         now: Instant::from_millis(1_000),
@@ -139,6 +154,7 @@ fn run(leaves: usize, measured: impl FnOnce(&mut World<'_>) -> Sample) {
         record,
         stored: vec![0; 1 << 20],
         stored_records: 0,
+        buf: [0; CONTROL_FRAME_BYTES_MAX],
     };
     for index in 0..leaves {
         world.connect(index);
@@ -225,11 +241,12 @@ impl World<'_> {
     /// Moves bytes between a leaf and the hub until neither has anything to say.
     fn settle(&mut self, index: usize) {
         loop {
-            let leaf_spoke = self.drain_leaf(index);
+            self.drain_leaf(index);
             let hub_heard = self.hub_receives(index);
-            let hub_spoke = self.drain_hub(index);
+            self.drain_hub(index);
             let leaf_heard = self.leaf_receives(index);
-            if !(leaf_spoke || hub_heard || hub_spoke || leaf_heard) {
+            // Both were drained, and only bytes make them speak again.
+            if !hub_heard && !leaf_heard {
                 return;
             }
         }
@@ -240,9 +257,9 @@ impl World<'_> {
         if site.to_hub.is_empty() {
             return false;
         }
-        let link = LinkId(index as u32);
-        let taken = self.hub.handle(self.now, Input::Recv { link, data: &site.to_hub });
-        site.to_hub.drain(..taken);
+        let data = &site.to_hub[site.hub_at..];
+        let taken = self.hub.handle(self.now, Input::Recv { link: LinkId(index as u32), data });
+        site.taken_by_hub(taken);
         true
     }
 
@@ -253,18 +270,17 @@ impl World<'_> {
         }
         let input = Input::Recv { link: LinkId(0), data: &site.to_leaf };
         let taken = site.leaf.handle(self.now, input);
-        site.to_leaf.drain(..taken);
+        assert_eq!(taken, site.to_leaf.len(), "whole control frames");
+        site.to_leaf.clear();
         true
     }
 
-    fn drain_leaf(&mut self, index: usize) -> bool {
-        let mut buf = [0; CONTROL_FRAME_BYTES_MAX];
-        let mut spoke = false;
+    fn drain_leaf(&mut self, index: usize) {
         loop {
             let site = &mut self.sites[index];
-            match site.leaf.poll(&mut buf) {
-                Output::Idle { .. } => return spoke,
-                Output::Send { len, .. } => site.to_hub.extend_from_slice(&buf[..len]),
+            match site.leaf.poll(&mut self.buf) {
+                Output::Idle { .. } => return,
+                Output::Send { len, .. } => site.to_hub.extend_from_slice(&self.buf[..len]),
                 Output::SendRecords { link, stream, first, bytes_max, round, .. } => {
                     let input = self.send_records(index, link, stream, first, bytes_max, round);
                     self.sites[index].leaf.handle(self.now, input);
@@ -277,7 +293,6 @@ impl World<'_> {
                 Output::Event { .. } => {}
                 other => panic!("the leaf asks for {other:?}"),
             }
-            spoke = true;
         }
     }
 
@@ -331,14 +346,12 @@ impl World<'_> {
         Input::Sent { link, stream, next: records.next(), bytes, wire_bytes }
     }
 
-    fn drain_hub(&mut self, index: usize) -> bool {
-        let mut buf = [0; CONTROL_FRAME_BYTES_MAX];
-        let mut spoke = false;
+    fn drain_hub(&mut self, index: usize) {
         loop {
-            match self.hub.poll(&mut buf) {
-                Output::Idle { .. } => return spoke,
+            match self.hub.poll(&mut self.buf) {
+                Output::Idle { .. } => return,
                 Output::Send { link, len } => {
-                    self.sites[link.0 as usize].to_leaf.extend_from_slice(&buf[..len]);
+                    self.sites[link.0 as usize].to_leaf.extend_from_slice(&self.buf[..len]);
                 }
                 Output::TakeRecords { link, stream, records, len, .. } => {
                     let at = link.0 as usize;
@@ -355,7 +368,6 @@ impl World<'_> {
                 Output::Event { .. } | Output::Release { .. } => {}
                 other => panic!("the hub asks for {other:?}"),
             }
-            spoke = true;
         }
     }
 
@@ -365,8 +377,8 @@ impl World<'_> {
 
     /// Checks the next `len` bytes record by record and stores them.
     fn store(&mut self, index: usize, len: usize) {
-        let bytes = &mut self.sites[index].to_hub;
-        let mut rest = &bytes[..len];
+        let site = &mut self.sites[index];
+        let mut rest = &site.to_hub[site.hub_at..][..len];
         while !rest.is_empty() {
             let length = record::entry_length(rest, 1 << 20).expect("a whole record");
             let record = Record::check(&rest[..length], crc32c::crc32c).expect("a sound record");
@@ -375,7 +387,7 @@ impl World<'_> {
             self.stored_records += 1;
             rest = &rest[length..];
         }
-        bytes.drain(..len);
+        site.taken_by_hub(len);
     }
 }
 
