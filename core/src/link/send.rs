@@ -273,7 +273,6 @@ impl Link {
     }
 
     fn poll_records<E>(&mut self, now: Instant, settings: &LinkSettings) -> Option<Output<E>> {
-        self.marks.send().next()?;
         let frame_bytes = self.peer.as_ref()?.frame_bytes_max;
         let overhead = wire::RECORDS_OVERHEAD_BYTES as u32;
         let room = self.credit_bytes.min(frame_bytes).saturating_sub(overhead);
