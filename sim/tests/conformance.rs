@@ -4,7 +4,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use replcore::wire::Role;
-use replcore_sim::kit::{Broken, Bug, LeafSubject, NodeSubject, Subject, check};
+use replcore_sim::kit::{Broken, Bug, LeafSubject, MemberSubject, NodeSubject, Subject, check};
 
 /// Counts what each thread allocates.
 struct Counting;
@@ -75,6 +75,16 @@ fn a_hub_conforms() {
 #[test]
 fn a_node_with_two_upstreams_conforms() {
     conforms(&GATEWAY, 150);
+}
+
+#[test]
+fn a_member_conforms() {
+    conforms(&MemberSubject { election: true }, 150);
+}
+
+#[test]
+fn a_member_without_an_election_conforms() {
+    conforms(&MemberSubject { election: false }, 150);
 }
 
 /// A kit that finds nothing proves nothing: each bug must be found in some of the seeds.

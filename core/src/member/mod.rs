@@ -18,9 +18,9 @@
 //! * It stores [`Key::Ballot`] and [`Key::Members`] so that they survive the loss of power before
 //!   it answers [`Input::Persisted`], and gives both back at the start.
 //!
-//! Memory: a [`PeerSlot`] for each peer, about 600 bytes, most of them metadata; a [`MemberLink`]
-//! for each link, about 300; an [`ElectionSlot`] for each other member, about 130; the member itself
-//! about 1.3 KiB.
+//! Memory: a [`PeerSlot`] for each peer, about 490 bytes, most of them metadata; a [`MemberLink`]
+//! for each link, about 210; an [`ElectionSlot`] for each other member, about 105; the member itself
+//! about 1.5 KiB.
 
 mod link;
 mod receive;

@@ -460,7 +460,7 @@ impl Member<'_> {
         u32::try_from(self.now.millis_since(link.heard_at)).ok()
     }
 
-    /// Whether this node knows of an election at all.
+    /// Who this node is, and whom it takes for the leader.
     pub(super) fn status(&self, number: u32) -> wire::Status<'_> {
         let leader = self.leader().and_then(|leader| self.peer(leader.node));
         wire::Status {
