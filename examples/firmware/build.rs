@@ -1,11 +1,29 @@
-//! Puts the linker's view of the board's memory where the linker looks for it.
+//! Chooses the board by the target, and puts the linker's view of its memory where the linker looks
+//! for it.
 use std::{env, fs, path::PathBuf};
 
+const BOARDS: [(&str, &str); 4] = [
+    ("thumbv6m-none-eabi", "microbit"),
+    ("thumbv7m-none-eabi", "lm3s6965"),
+    ("thumbv7em-none-eabihf", "mps2"),
+    ("riscv32imac-unknown-none-elf", "virt"),
+];
+
 fn main() {
+    let target = env::var("TARGET").unwrap();
+    let board = BOARDS.iter().find(|board| board.0 == target);
+    let Some((_, board)) = board else { panic!("no board for {target}; there are {BOARDS:?}") };
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap());
-    fs::write(out.join("memory.x"), include_str!("memory.x")).unwrap();
+    fs::copy(format!("memory/{board}.x"), out.join("memory.x")).unwrap();
+    println!(
+        "cargo:rustc-check-cfg=cfg(board, values(\"microbit\", \"lm3s6965\", \"mps2\", \"virt\"))"
+    );
+    println!("cargo:rustc-cfg=board=\"{board}\"");
     println!("cargo:rustc-link-search={}", out.display());
     println!("cargo:rustc-link-arg-bins=--nmagic");
+    if *board == "virt" {
+        println!("cargo:rustc-link-arg-bins=-Tmemory.x");
+    }
     println!("cargo:rustc-link-arg-bins=-Tlink.x");
-    println!("cargo:rerun-if-changed=memory.x");
+    println!("cargo:rerun-if-changed=memory/{board}.x");
 }

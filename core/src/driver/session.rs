@@ -82,7 +82,7 @@ struct Watch {
 /// A leaf on one line. See the [module](super).
 #[derive(Debug)]
 pub struct Session<'a> {
-    leaf: Leaf,
+    leaf: &'a mut Leaf,
     framing: Framing,
     decoder: cobs::Decoder,
     incoming: &'a mut [u8],
@@ -111,11 +111,15 @@ pub struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// A session without a connection. `frame_bytes_max` is that of the leaf's settings.
+    /// A session without a connection.
     ///
     /// # Errors
     /// A buffer is too short.
-    pub fn new(leaf: Leaf, framing: Framing, buffers: Buffers<'a>) -> Result<Self, BuffersError> {
+    pub fn new(
+        leaf: &'a mut Leaf,
+        framing: Framing,
+        buffers: Buffers<'a>,
+    ) -> Result<Self, BuffersError> {
         let incoming = cobs::decode_buffer_bytes(leaf.frame_bytes_max() as usize);
         let packet = match framing {
             Framing::Cobs => cobs::encoded_bytes_max(buffers.outgoing.len()) + 1,
@@ -158,7 +162,7 @@ impl<'a> Session<'a> {
 
     /// The machine, for its commands and what it has counted.
     pub fn leaf(&mut self) -> &mut Leaf {
-        &mut self.leaf
+        self.leaf
     }
 
     /// What came over a serial line.

@@ -254,13 +254,19 @@ pub fn encode_entry(
     let Some(out) = out.get_mut(..length) else {
         return Err(MessageError::Short(length));
     };
-    out[4..8].copy_from_slice(&(length as u32).to_le_bytes());
-    out[8] = kind;
-    out[9..12].fill(0);
     out[ENTRY_HEADER_BYTES..].copy_from_slice(payload);
-    let crc = checksum(&out[4..]);
-    out[..4].copy_from_slice(&crc.to_le_bytes());
+    finish_entry(kind, out, checksum);
     Ok(length)
+}
+
+/// Makes the header of an entry whose payload is in place. `entry` is all of it.
+pub(crate) fn finish_entry(kind: u8, entry: &mut [u8], checksum: Checksum) {
+    let length = entry.len() as u32;
+    entry[4..8].copy_from_slice(&length.to_le_bytes());
+    entry[8] = kind;
+    entry[9..ENTRY_HEADER_BYTES].fill(0);
+    let crc = checksum(&entry[4..]);
+    entry[..4].copy_from_slice(&crc.to_le_bytes());
 }
 
 /// Why bytes are not an entry or not a record.

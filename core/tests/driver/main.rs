@@ -55,7 +55,7 @@ fn buffers(framing: Framing) -> Buffers<'static> {
 }
 
 fn session(framing: Framing) -> Session<'static> {
-    Session::new(leaf(), framing, buffers(framing)).unwrap()
+    Session::new(Box::leak(Box::new(leaf())), framing, buffers(framing)).unwrap()
 }
 
 /// One turn of the device, whichever loop it has.
@@ -303,7 +303,7 @@ fn buffers_that_are_too_short_are_refused_with_what_is_needed() {
     let with = |change: fn(&mut Buffers<'static>)| {
         let mut buffers = buffers(Framing::Cobs);
         change(&mut buffers);
-        Session::new(leaf(), Framing::Cobs, buffers).unwrap_err()
+        Session::new(&mut leaf(), Framing::Cobs, buffers).unwrap_err()
     };
     let incoming = cobs::decode_buffer_bytes(FRAME_BYTES);
     let packet = cobs::encoded_bytes_max(FRAME_BYTES) + 1;

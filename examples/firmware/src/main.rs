@@ -4,245 +4,113 @@
 //!
 //! The link is a serial line with COBS frames. Commands are messages that the hub has for this
 //! leaf; their body is text: `post N` for N more readings, `reset N` to lose the power when the
-//! Nth next word is written to flash. A reading's body is its number, how many commands were carried
-//! out before it, and a digest of them in order.
+//! Nth next word is written to flash, `stack` to say how much stack was used. A reading's body is its
+//! number, how many commands were carried out before it, and a digest of them in order.
 #![no_std]
 #![no_main]
 
+mod app;
 mod board;
-mod flash_log;
-mod store;
 
-use cortex_m as _;
-use cortex_m_semihosting::hprintln;
-use replcore::contract::{Answer, Input, LinkId, Machine, Output, Query, StreamIndex, Transport};
+use replcore::driver::{Buffers, Framing, Session, Turn, blocking};
 use replcore::leaf::{Leaf, LeafConfig};
 use replcore::link::LinkSettings;
-use replcore::stream::{Cursor, Epoch, Name, Position};
-use replcore::time::Instant;
+use replcore::log::flash::{FlashConfig, FlashLog, Foreign};
+use replcore::stream::{Epoch, Name};
 use replcore::transport::cobs;
-use replcore::wire::{CONTROL_FRAME_BYTES_MAX, RECORDS_OVERHEAD_BYTES, records_header};
+use replcore::wire::CONTROL_FRAME_BYTES_MAX;
+use semihosting::{println, process};
 
-use crate::board::Board;
-use crate::flash_log::FlashLog;
-use crate::store::Store;
+use crate::app::{App, CLASS};
+use crate::board::{Line, Place, RamFlash};
 
 /// The longest frame either way; the least that the protocol allows.
 const FRAME_BYTES: usize = CONTROL_FRAME_BYTES_MAX;
-const LINK: LinkId = LinkId(0);
-/// Credit: as much as the line may hold back. The port takes bytes at once.
-const CREDIT_BYTES: u32 = 4 * FRAME_BYTES as u32;
-/// The class of all readings.
-const CLASS: u8 = 2;
+/// Longest command that is carried out.
+const COMMAND_BYTES: usize = 192;
 
 const NAME: Name = match Name::new("mcu-1") {
     Ok(name) => name,
     Err(_) => panic!("not a name"),
 };
 
+static INCOMING: Place<[u8; cobs::decode_buffer_bytes(FRAME_BYTES)]> = Place::empty();
+static OUTGOING: Place<[u8; FRAME_BYTES]> = Place::empty();
+static PACKET: Place<[u8; cobs::encoded_bytes_max(FRAME_BYTES) + 1]> = Place::empty();
+static COMMAND: Place<[u8; COMMAND_BYTES]> = Place::empty();
+static LEAF: Place<Leaf> = Place::empty();
+static SESSION: Place<Session<'static>> = Place::empty();
+static APP: Place<App> = Place::empty();
+
 #[panic_handler]
 fn on_panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    hprintln!("{}", info);
-    cortex_m_semihosting::debug::exit(cortex_m_semihosting::debug::EXIT_FAILURE);
-    cortex_m::peripheral::SCB::sys_reset()
+    println!("{info}");
+    process::exit(1)
 }
 
-/// Everything but the machine.
-struct Driver {
-    board: Board,
-    store: Store,
-    link_up: bool,
-    /// The stream that sends the readings, once the machine has asked for it.
-    watching: Option<StreamIndex>,
+// What only the start needs is not on the stack afterwards: hence functions of their own.
+
+/// Opens the log, or makes one: this board is given away with nothing else in its memory.
+#[inline(never)]
+fn open_log(random: u64) -> &'static mut App {
+    let mut config = FlashConfig::new(NAME.node_id(), board::RECORD_PAGES);
+    config.class = CLASS;
+    config.foreign = Foreign::Erase;
+    // SAFETY: called once, by `run`.
+    let flash = unsafe { RamFlash::new() };
+    match FlashLog::open(flash, config, random) {
+        // SAFETY: as above.
+        Ok(log) => unsafe { APP.put(|| App::new(log, NAME)) },
+        Err(error) => panic!("the log: {error}"),
+    }
 }
 
-#[cortex_m_rt::entry]
-fn main() -> ! {
-    let Some(mut board) = Board::start() else {
-        panic!("started twice");
-    };
-    let random = board.entropy();
-    let log = FlashLog::open(&mut board, random);
-    let state = *log.state();
-    hprintln!("start: epoch {:#x}, {} readings wait", state.epoch, log.unreleased());
-
-    let mut link = LinkSettings::new(NAME, state.instance, Epoch(state.epoch));
+#[inline(never)]
+fn make_leaf(instance: u64, epoch: Epoch, random: u64) -> &'static mut Leaf {
+    let mut link = LinkSettings::new(NAME, instance, epoch);
     link.frame_bytes_max = FRAME_BYTES as u32;
     link.window_bytes = 2 * FRAME_BYTES as u32;
     link.keepalive_ms = 1_000;
     link.retransmit_ms = 200;
-    let mut config = LeafConfig::new(link, random ^ state.instance);
+    let mut config = LeafConfig::new(link, random ^ instance);
     config.dial.retry_ms_min = 100;
     config.dial.retry_ms_max = 2_000;
-    let mut leaf = Leaf::new(config);
-    let mut driver = Driver { board, store: Store::new(log, NAME), link_up: false, watching: None };
-    driver.run(&mut leaf)
+    // SAFETY: called once, by `run`.
+    unsafe { LEAF.put(|| Leaf::new(config)) }
 }
 
-impl Driver {
-    fn now(&mut self) -> Instant {
-        Instant::from_micros(self.board.now_us())
-    }
-
-    fn run(&mut self, leaf: &mut Leaf) -> ! {
-        let mut decoder = cobs::Decoder::new();
-        let mut frame = [0; cobs::decode_buffer_bytes(FRAME_BYTES)];
-        // What noise or a reset has begun on the line ends here.
-        self.board.send(&[cobs::DELIMITER]);
-        loop {
-            while let Some(byte) = self.board.receive() {
-                if let Some(len) = decoder.take(&[byte], &mut frame).frame {
-                    self.receive(leaf, &frame[..len]);
-                }
-            }
-            if self.store.post_reading(&mut self.board)
-                && let Some(stream) = self.watching
-            {
-                let next = self.store.log.queue_next();
-                let now = self.now();
-                leaf.handle(now, Input::Appended { link: LINK, stream, next });
-            } else {
-                let now = self.now();
-                leaf.handle(now, Input::Timeout);
-            }
-            self.drain(leaf, &[]);
-            if !self.store.has_work() {
-                self.board.wait();
-            }
-        }
-    }
-
-    /// Gives one datagram to the machine. What it does not take is dropped, and comes again.
-    fn receive(&mut self, leaf: &mut Leaf, frame: &[u8]) {
-        if self.link_up {
-            let now = self.now();
-            let taken = leaf.handle(now, Input::Recv { link: LINK, data: frame });
-            self.drain(leaf, &frame[taken..]);
-        }
-    }
-
-    /// Does what the machine orders. `rest` is what it has not taken of the datagram.
-    fn drain(&mut self, leaf: &mut Leaf, rest: &[u8]) {
-        let mut buf = [0; FRAME_BYTES];
-        loop {
-            let output = leaf.poll(&mut buf);
-            let now = self.now();
-            match output {
-                Output::Idle { .. } => return,
-                Output::Send { len, .. } => self.send(leaf, &buf[..len]),
-                Output::SendRecords { stream, first, bytes_max, round, .. } => {
-                    self.send_records(leaf, stream, first, bytes_max, round, &mut buf);
-                }
-                Output::TakeRecords { stream, source, records, len, .. } => {
-                    let body = rest.get(..len as usize).unwrap_or(&[]);
-                    let done = self.store.take(&mut self.board, &source, &records, body);
-                    let input = match done {
-                        Ok(next) => Input::Taken { link: LINK, stream, next, bytes: len },
-                        Err(reason) => Input::Refused { link: LINK, stream, reason },
-                    };
-                    leaf.handle(now, input);
-                }
-                Output::TakeSkip { stream, source, next, .. } => {
-                    let input = match self.store.skip(&mut self.board, &source, next) {
-                        Ok(next) => Input::Taken { link: LINK, stream, next, bytes: 0 },
-                        Err(reason) => Input::Refused { link: LINK, stream, reason },
-                    };
-                    leaf.handle(now, input);
-                }
-                Output::Release { queue, through } if queue.class == CLASS => {
-                    self.store.log.release(through);
-                }
-                Output::Renumber { epoch, token } => {
-                    // Without room it is ordered again: nothing is sent before.
-                    if self.store.log.renumber(&mut self.board, epoch).is_ok() {
-                        self.watching = None;
-                        leaf.handle(now, Input::Persisted { token });
-                    } else {
-                        cortex_m::peripheral::SCB::sys_reset();
-                    }
-                }
-                Output::Ask { token, query, .. } => {
-                    let answer = self.answer(query);
-                    leaf.handle(now, Input::Answer { token, answer });
-                }
-                Output::Dial { dial } => {
-                    self.link_up = true;
-                    let (transport, identity) = (Transport::Datagram, None);
-                    let dialed = Some(dial);
-                    leaf.handle(now, Input::LinkUp { link: LINK, dialed, transport, identity });
-                    leaf.handle(now, Input::Writable { link: LINK, bytes: CREDIT_BYTES });
-                }
-                Output::Hangup { .. } => {
-                    self.link_up = false;
-                    self.watching = None;
-                    self.store.link_down();
-                    leaf.handle(now, Input::LinkDown { link: LINK });
-                }
-                // The rest of a datagram is dropped in any case; events are for people; the others
-                // are not ordered of a leaf with one queue and nothing to persist.
-                _ => {}
-            }
-        }
-    }
-
-    fn answer(&mut self, query: Query) -> Answer {
-        match query {
-            Query::Inbound(source) => self.store.inbound(&source),
-            Query::Outbound { stream, queue, .. } => {
-                let log = &self.store.log;
-                let epoch = Epoch(log.state().epoch);
-                if queue.class == CLASS {
-                    self.watching = Some(stream);
-                    let (released, next) = (log.queue_released(), log.queue_next());
-                    Answer::Outbound { epoch, released, next, sent: next }
-                } else {
-                    Answer::Outbound {
-                        epoch,
-                        released: Position(0),
-                        next: Position(0),
-                        sent: Position(0),
-                    }
-                }
-            }
-            Query::Subscribe { .. } => Answer::Denied,
-        }
-    }
-
-    fn send_records(
-        &mut self,
-        leaf: &mut Leaf,
-        stream: StreamIndex,
-        first: Cursor,
-        bytes_max: u32,
-        round: u8,
-        buf: &mut [u8; FRAME_BYTES],
-    ) {
-        let (head, body) = buf.split_at_mut(RECORDS_OVERHEAD_BYTES);
-        let room = body.len().min(bytes_max as usize);
-        let now = self.now();
-        let Some((mut records, bytes)) = self.store.log.fill(&self.board, first, &mut body[..room])
-        else {
-            // Released meanwhile, or lost by the flash.
-            let next = self.store.log.queue_released();
-            let reason = replcore::contract::SkipReason::Lost;
-            leaf.handle(now, Input::Gone { link: LINK, stream, next, reason });
-            return;
+#[inline(never)]
+fn make_session(leaf: &'static mut Leaf) -> &'static mut Session<'static> {
+    // SAFETY: called once, by `run`.
+    unsafe {
+        let buffers = Buffers {
+            incoming: INCOMING.put(|| [0; _]),
+            outgoing: OUTGOING.put(|| [0; _]),
+            packet: PACKET.put(|| [0; _]),
+            record: COMMAND.put(|| [0; _]),
         };
-        records.round = round;
-        head.copy_from_slice(&records_header(stream.0, &records, bytes as u32));
-        let wire_bytes = (RECORDS_OVERHEAD_BYTES + bytes) as u32;
-        let next = records.next();
-        leaf.handle(now, Input::Sent { link: LINK, stream, next, bytes: bytes as u32, wire_bytes });
-        self.send(leaf, &buf[..wire_bytes as usize]);
+        let session = Session::new(leaf, Framing::Cobs, buffers);
+        SESSION.put(|| session.expect("buffers of the right size"))
     }
+}
 
-    /// Writes one frame to the line and gives its credit back.
-    fn send(&mut self, leaf: &mut Leaf, frame: &[u8]) {
-        let mut line = [0; cobs::encoded_bytes_max(FRAME_BYTES)];
-        if let Some(len) = cobs::encode(frame, &mut line) {
-            self.board.send(&line[..len]);
+/// The program; the board calls it once.
+fn run() -> ! {
+    let (mut clock, random) = board::start();
+    let app = open_log(random);
+    let session = make_session(make_leaf(app.instance(), app.epoch(), random));
+    println!("start: {} readings wait, {} bytes of stack", app.waiting(), board::stack_bytes());
+    board::repaint_stack();
+    loop {
+        let posted = app.post_reading();
+        let Ok(turn) = blocking::turn(session, &mut Line, app, || clock.now());
+        match turn {
+            Turn::Halted(reason) => panic!("{reason}"),
+            // A serial line is always there.
+            Turn::Wait(_) | Turn::Connect | Turn::Disconnect => {}
         }
-        let now = self.now();
-        leaf.handle(now, Input::Writable { link: LINK, bytes: frame.len() as u32 });
+        if !posted {
+            board::wait();
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! A leaf on a microcontroller in QEMU: see `examples/firmware`.
+//! A leaf on three microcontrollers in QEMU: see `examples/firmware`.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -20,26 +20,41 @@ use crate::tools::{Process, has, leave_out, root};
 const QEMU: &str = "qemu-system-arm";
 const LEAF: &str = "mcu-1";
 /// An emulated board on a busy machine is slow.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(240);
 
-/// Builds the firmware; `None`, and the test is counted as left out, where that cannot be done.
-fn build(test: &str) -> Option<PathBuf> {
-    if !has(QEMU) {
-        leave_out(test, QEMU);
-        return None;
+/// A kind of board.
+#[derive(Clone, Copy)]
+struct Kind {
+    /// What it is compiled for; that chooses the board in `examples/firmware`.
+    target: &'static str,
+    machine: &'static str,
+}
+
+const CORTEX_M3: Kind = Kind { target: "thumbv7m-none-eabi", machine: "lm3s6965evb" };
+const CORTEX_M4F: Kind = Kind { target: "thumbv7em-none-eabihf", machine: "mps2-an386" };
+const CORTEX_M0: Kind = Kind { target: "thumbv6m-none-eabi", machine: "microbit" };
+
+impl Kind {
+    /// Builds the firmware; `None`, and the test is counted as left out, where that cannot be done.
+    fn build(&self) -> Option<PathBuf> {
+        let test = format!("the firmware for {}", self.target);
+        if !has(QEMU) {
+            leave_out(&test, QEMU);
+            return None;
+        }
+        let built = Command::new(root().join("scripts/mcu-cargo"))
+            .args([self.target, "build", "--quiet", "--release", "--bin", "replcore-firmware"])
+            .arg("--manifest-path")
+            .arg(root().join("examples/firmware/Cargo.toml"))
+            .output()
+            .unwrap();
+        if built.status.code() == Some(3) {
+            leave_out(&test, "rustc-web, cargo-web, rust-web-src and lld-22 of Debian");
+            return None;
+        }
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        Some(root().join("target/mcu").join(self.target).join("release/replcore-firmware"))
     }
-    const TARGET: &str = "thumbv7m-none-eabi";
-    let built = Command::new(root().join("scripts/mcu-cargo"))
-        .args([TARGET, "build", "--quiet", "--release", "--manifest-path"])
-        .arg(root().join("examples/firmware/Cargo.toml"))
-        .output()
-        .unwrap();
-    if built.status.code() == Some(3) {
-        leave_out(test, "rustc-web, cargo-web, rust-web-src and lld-22 of Debian");
-        return None;
-    }
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    Some(root().join("target/mcu").join(TARGET).join("release/replcore-firmware"))
 }
 
 /// A board that runs.
@@ -50,10 +65,11 @@ struct Board {
 }
 
 impl Board {
-    fn start(image: &PathBuf, line: SocketAddr) -> Self {
+    fn start(kind: Kind, image: &PathBuf, line: SocketAddr) -> Self {
         let chardev = format!("socket,id=line,host=127.0.0.1,port={},nodelay=on", line.port());
         let mut child = Command::new(QEMU)
-            .args(["-M", "lm3s6965evb", "-display", "none", "-monitor", "none"])
+            .args(["-M", kind.machine])
+            .args(["-display", "none", "-monitor", "none"])
             .args(["-chardev", &chardev, "-serial", "chardev:line"])
             .args(["-accel", "tcg,thread=single,tb-size=16"])
             .args(["-semihosting-config", "enable=on,target=native", "-kernel"])
@@ -139,42 +155,27 @@ async fn wait_for(hub: &TestNode, count: u64, board: &mut Board) {
         let said = board.said.lock().unwrap();
         assert!(Instant::now() < deadline, "{have} of {count} readings: {said:?}");
         drop(said);
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 
-#[tokio::test]
-async fn firmware_on_a_clean_line_posts_readings_and_carries_out_commands() {
-    let Some(image) = build("the firmware on a clean line") else { return };
-    let folder = tempfile::tempdir().unwrap();
-    let hub = TestNode::start(options(folder.path()));
-    let relay = Relay::serial(socket_of(&hub), Noise::default(), 0);
-    let mut board = Board::start(&image, relay.address);
-    let mut commands = Commands::default();
-    commands.send(&hub, "post 500".into()).await;
-    wait_for(&hub, 500, &mut board).await;
-    commands.send(&hub, "anything at all".into()).await;
-    commands.send(&hub, "post 1".into()).await;
-    wait_for(&hub, 501, &mut board).await;
-    assert_eq!(readings(&hub).await.last(), Some(&(501, commands.sent, commands.digest)));
-    assert_eq!(board.starts(), 1);
-}
-
-#[tokio::test]
-async fn firmware_loses_and_doubles_nothing_over_a_bad_line_and_resets_in_the_middle_of_a_write() {
-    let Some(image) = build("the firmware on a bad line") else { return };
+/// Readings and commands over a bad line, with resets in the middle of writes, cuts, silence and a
+/// hub that crashes: nothing is lost, doubled or carried out twice.
+async fn survive(kind: Kind, rounds: u64, readings_each: u64) {
+    let Some(image) = kind.build() else { return };
     let folder = tempfile::tempdir().unwrap();
     let mut hub = TestNode::start(options(folder.path()));
     let noise = Noise { flipped_one_in: 20_000, lost_one_in: 20_000, cut_one_in: 40_000 };
     let relay = Relay::serial(socket_of(&hub), noise, 11);
-    let mut board = Board::start(&image, relay.address);
+    let mut board = Board::start(kind, &image, relay.address);
     let mut commands = Commands::default();
     let mut rng = Rng::new(5);
     let mut resets = 0;
-    for round in 0..20 {
-        commands.send(&hub, format!("post {}", 100 + round)).await;
+    for round in 0..rounds {
+        commands.send(&hub, format!("post {readings_each}")).await;
         if round % 2 == 0 {
-            // In the middle of one of the next batches, which are 15 to 60 words long.
+            // In the middle of one of the next batches, which are 30 to 60 words long, or of an
+            // erasure.
             commands.send(&hub, format!("reset {}", rng.between(1, 400))).await;
             resets += 1;
         }
@@ -192,17 +193,37 @@ async fn firmware_loses_and_doubles_nothing_over_a_bad_line_and_resets_in_the_mi
     }
     wait_for(&hub, commands.readings, &mut board).await;
     // The last reset may have come before its readings; one more shows that all were carried out.
+    commands.send(&hub, "stack".into()).await;
     commands.send(&hub, "post 1".into()).await;
     wait_for(&hub, commands.readings, &mut board).await;
     let all = readings(&hub).await;
     assert_eq!(all.last(), Some(&(commands.readings, commands.sent, commands.digest)));
+    let said = board.said.lock().unwrap();
     println!(
-        "{} readings, {} commands, {} starts, {} faults on the line",
+        "{}: {} readings, {} commands, {} starts, {} faults on the line, {:?}",
+        kind.target,
         all.len(),
         commands.sent,
         board.starts(),
-        relay.faults()
+        relay.faults(),
+        said.iter().rfind(|line| line.starts_with("stack:"))
     );
-    assert!(board.starts() > resets / 2, "{:?}", board.said.lock().unwrap());
+    assert!(board.starts() > resets / 2, "{said:?}");
     assert!(relay.faults() > 0);
+}
+
+#[tokio::test]
+async fn firmware_on_a_cortex_m3_carries_10_000_readings_over_a_bad_line_and_resets_in_the_middle_of_a_write()
+ {
+    survive(CORTEX_M3, 20, 500).await;
+}
+
+#[tokio::test]
+async fn firmware_on_a_cortex_m4f_loses_and_doubles_nothing() {
+    survive(CORTEX_M4F, 8, 40).await;
+}
+
+#[tokio::test]
+async fn firmware_on_a_cortex_m0_with_16_kib_of_ram_loses_and_doubles_nothing() {
+    survive(CORTEX_M0, 8, 100).await;
 }

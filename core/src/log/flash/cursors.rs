@@ -2,7 +2,7 @@
 
 use super::{APPLICATION_BYTES_MAX, FlashError, PLACES_MAX};
 use crate::log::{crc32c, record, u32_at, u64_at};
-use crate::stream::{Epoch, NodeId, Position, QueueId, QueueKey, StreamKey};
+use crate::stream::{Epoch, NodeId, Position, QueueId, StreamKey};
 
 /// The kind of the one entry in a batch of the cursor log.
 const KIND: u8 = 2;
@@ -12,23 +12,30 @@ const PLACE_BYTES: usize = 32;
 pub(super) const CURSORS_BYTES_MAX: usize =
     record::ENTRY_HEADER_BYTES + FIXED_BYTES + PLACES_MAX * PLACE_BYTES + APPLICATION_BYTES_MAX;
 
-/// How far an incoming stream was taken.
+/// How far an incoming stream was taken. Flat, since there are many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 struct Place {
-    stream: StreamKey,
+    owner: NodeId,
+    queue: QueueId,
     next: Position,
+    epoch: Epoch,
+    class: u8,
 }
 
 impl Place {
     const NONE: Self = Self {
-        stream: StreamKey {
-            owner: NodeId::NONE,
-            queue: QueueKey { queue: QueueId(0), class: 0 },
-            epoch: Epoch(0),
-        },
+        owner: NodeId::NONE,
+        queue: QueueId(0),
         next: Position(0),
+        epoch: Epoch(0),
+        class: 0,
     };
+
+    fn is_of(&self, stream: &StreamKey) -> bool {
+        let StreamKey { owner, queue, .. } = *stream;
+        (self.owner, self.queue, self.class) == (owner, queue.queue, queue.class)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,11 +94,8 @@ impl Cursors {
 
     /// The epoch and place in which a stream of that owner, queue and class was taken.
     pub(super) fn place(&self, stream: &StreamKey) -> Option<(Epoch, Position)> {
-        let mut used = self.used().iter();
-        let place = used.find(|place| {
-            place.stream.owner == stream.owner && place.stream.queue == stream.queue
-        })?;
-        Some((place.stream.epoch, place.next))
+        let place = self.used().iter().find(|place| place.is_of(stream))?;
+        Some((place.epoch, place.next))
     }
 
     /// Sets the place of a stream. The places of another owner give way when there is no room: a
@@ -101,26 +105,25 @@ impl Cursors {
         stream: &StreamKey,
         next: Position,
     ) -> Result<(), FlashError> {
-        let same = |place: &Place| {
-            place.stream.owner == stream.owner && place.stream.queue == stream.queue
-        };
-        let index = match self.used().iter().position(same) {
+        let used = self.used();
+        let index = match used.iter().position(|place| place.is_of(stream)) {
             Some(index) => index,
-            None if self.used().len() < PLACES_MAX => self.used().len(),
-            None => self
-                .used()
+            None if used.len() < PLACES_MAX => used.len(),
+            None => used
                 .iter()
-                .position(|place| place.stream.owner != stream.owner)
+                .position(|place| place.owner != stream.owner)
                 .ok_or(FlashError::TooManyStreams)?,
         };
-        self.places[index] = Place { stream: *stream, next };
+        let StreamKey { owner, queue, epoch } = *stream;
+        self.places[index] = Place { owner, queue: queue.queue, class: queue.class, epoch, next };
         self.places_used = self.places_used.max(index as u8 + 1);
         Ok(())
     }
 
     /// Writes them as the entry of a batch and returns its length.
     pub(super) fn encode(&self, out: &mut [u8; CURSORS_BYTES_MAX]) -> usize {
-        let mut payload = [0; CURSORS_BYTES_MAX - record::ENTRY_HEADER_BYTES];
+        let payload = &mut out[record::ENTRY_HEADER_BYTES..];
+        payload[..FIXED_BYTES].fill(0);
         payload[0..8].copy_from_slice(&self.instance.to_le_bytes());
         payload[8..16].copy_from_slice(&self.base.to_le_bytes());
         payload[16..24].copy_from_slice(&self.released.to_le_bytes());
@@ -131,17 +134,18 @@ impl Cursors {
         let mut at = FIXED_BYTES;
         for place in self.used() {
             let out = &mut payload[at..at + PLACE_BYTES];
-            out[0..8].copy_from_slice(&place.stream.owner.0.to_le_bytes());
-            out[8..16].copy_from_slice(&place.stream.queue.queue.0.to_le_bytes());
+            out[0..8].copy_from_slice(&place.owner.0.to_le_bytes());
+            out[8..16].copy_from_slice(&place.queue.0.to_le_bytes());
             out[16..24].copy_from_slice(&place.next.0.to_le_bytes());
-            out[24..28].copy_from_slice(&place.stream.epoch.0.to_le_bytes());
-            out[28] = place.stream.queue.class;
+            out[24..28].copy_from_slice(&place.epoch.0.to_le_bytes());
+            out[28..].copy_from_slice(&[place.class, 0, 0, 0]);
             at += PLACE_BYTES;
         }
         payload[at..at + self.application().len()].copy_from_slice(self.application());
         at += self.application().len();
-        // The array is as long as header and payload at the most.
-        record::encode_entry(KIND, &payload[..at], out, crc32c).unwrap_or(0)
+        let length = record::ENTRY_HEADER_BYTES + at;
+        record::finish_entry(KIND, &mut out[..length], crc32c);
+        length
     }
 
     /// Reads the entry of a batch; `None` when it is not one of these.
@@ -158,10 +162,13 @@ impl Cursors {
         let (places, application) =
             payload[FIXED_BYTES..].split_at_checked(usize::from(payload[36]) * PLACE_BYTES)?;
         for (index, bytes) in places.chunks_exact(PLACE_BYTES).enumerate() {
-            let queue = QueueKey { queue: QueueId(u64_at(bytes, 8)), class: bytes[28] };
-            let (owner, epoch) = (NodeId(u64_at(bytes, 0)), Epoch(u32_at(bytes, 24)));
-            let stream = StreamKey { owner, queue, epoch };
-            *cursors.places.get_mut(index)? = Place { stream, next: Position(u64_at(bytes, 16)) };
+            *cursors.places.get_mut(index)? = Place {
+                owner: NodeId(u64_at(bytes, 0)),
+                queue: QueueId(u64_at(bytes, 8)),
+                next: Position(u64_at(bytes, 16)),
+                epoch: Epoch(u32_at(bytes, 24)),
+                class: bytes[28],
+            };
         }
         if application.len() != usize::from(payload[37]) {
             return None;
