@@ -7,6 +7,7 @@
 //! - [`cluster`] runs many of them against each other and against faults.
 //! - [`system`] is the daemon's own engine and store on a [`disk`] in memory; [`system_run`] is a
 //!   campaign of them.
+//! - [`members`] runs clusters that elect a leader.
 //! - [`kit`] holds single machines to the contract.
 
 pub mod campaign;
@@ -17,6 +18,7 @@ pub mod host;
 pub mod invariants;
 pub mod kit;
 pub mod machines;
+pub mod members;
 pub mod model;
 pub mod network;
 pub mod process;

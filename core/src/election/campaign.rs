@@ -20,8 +20,21 @@ impl<S: AsRef<[ElectionSlot]> + AsMut<[ElectionSlot]>> Election<S> {
         if self.role == MemberRole::Candidate {
             self.stats.lost = self.stats.lost.saturating_add(1);
         }
+        if self.asks_for_votes() {
+            // Who did not answer may have no configuration, and does not know whom to answer: the
+            // leader that made it a voter may have died first.
+            for slot in self.slots.as_mut().iter_mut().filter(|it| it.voter && !it.granted) {
+                slot.due |= due::MEMBERS;
+            }
+        }
         self.follow(NodeId::NONE);
-        if self.role != MemberRole::Follower {
+        if self.role == MemberRole::Learner {
+            // It may have missed the configuration that made the leader a member. Who has a newer
+            // one answers with it.
+            for slot in self.slots.as_mut() {
+                slot.due |= due::MEMBERS;
+            }
+        } else if self.role != MemberRole::Follower {
             self.deadline = Instant::NEVER;
         } else if self.may_campaign() {
             self.role = MemberRole::PreCandidate;

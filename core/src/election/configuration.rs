@@ -402,6 +402,11 @@ impl<S: AsRef<[ElectionSlot]> + AsMut<[ElectionSlot]>> Election<S> {
             return false;
         }
         let ConfigurationId { term, version } = members.configuration;
+        if members.configuration < present
+            && let Some(at) = self.find(from)
+        {
+            self.slots.as_mut()[at].due |= due::MEMBERS;
+        }
         if self.role == MemberRole::Leader || members.configuration <= present {
             return true;
         }

@@ -32,9 +32,14 @@ impl<S: AsRef<[ElectionSlot]> + AsMut<[ElectionSlot]>> Election<S> {
             return self.follow(NodeId::NONE);
         }
         let (now, heartbeat_ms) = (self.now, u64::from(self.config.heartbeat_ms));
+        let stored = self.configuration.stored;
         for slot in self.slots.as_mut().iter_mut().filter(|slot| slot.node != NodeId::NONE) {
             if now >= slot.heartbeat_at {
                 slot.due |= due::HEARTBEAT;
+                if slot.acked_configuration < stored {
+                    // One without any knows no leader and answers none: it may have missed it.
+                    slot.due |= due::MEMBERS;
+                }
                 let next = slot.heartbeat_at.plus_millis(heartbeat_ms);
                 slot.heartbeat_at = if next > now { next } else { now.plus_millis(heartbeat_ms) };
             }

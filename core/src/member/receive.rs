@@ -361,11 +361,11 @@ impl Member<'_> {
             Control::HandOver(term) => self.elects(id, at, &Message::HandOver(*term)),
             Control::Heartbeat(it) => {
                 self.elects(id, at, &Message::Heartbeat(*it));
-                self.compare_digest(id, it.registry);
+                self.compare_digest(id, at, it.registry);
             }
             Control::HeartbeatAnswer(it) => {
                 self.elects(id, at, &Message::HeartbeatAnswer(*it));
-                self.compare_digest(id, it.registry);
+                self.compare_digest(id, at, it.registry);
                 let node = self.registry.peers[at].node;
                 let trip_us = self.election.as_ref().map_or(0, |it| it.round_trip_us(node));
                 self.registry.peers[at].round_trip_us = trip_us;
@@ -406,12 +406,18 @@ impl Member<'_> {
         }
     }
 
-    /// Two registries that differ: versions are exchanged, at most once in a while.
-    fn compare_digest(&mut self, id: LinkId, digest: u64) {
+    /// Two registries that differ: versions are exchanged, at most once in a while. As often a
+    /// peer that has not taken what is held of it is told again: the versions do not show that.
+    fn compare_digest(&mut self, id: LinkId, at: usize, digest: u64) {
         let link = &mut self.links[id.0 as usize];
-        if self.now >= link.digest_at && digest != self.registry.digest() {
+        let lags = self.registry.peers[at].owner_lags;
+        let differs = digest != self.registry.digest();
+        if self.now >= link.digest_at && (differs || lags) {
             link.digest_at = self.now.plus_millis(self.config.registry.keepalive_ms.into());
-            link.due |= due::DIGEST;
+            link.entries |= u32::from(lags) << at;
+            if differs {
+                link.due |= due::DIGEST;
+            }
         }
     }
 
@@ -425,7 +431,7 @@ impl Member<'_> {
             let trip_us = u32::try_from(now_us - away_us).unwrap_or(u32::MAX);
             self.registry.peers[at].round_trip_us = trip_us.max(1);
         }
-        self.compare_digest(id, gossip.registry);
+        self.compare_digest(id, at, gossip.registry);
     }
 
     fn digest(&mut self, id: LinkId, digest: &wire::Digest<'_>) {
@@ -442,8 +448,10 @@ impl Member<'_> {
             Merged::Own => self.tell_own(),
             Merged::Changed | Merged::Known => {
                 let owner = self.registry.peers[at].name() == entry.name;
-                if owner && self.registry.knows_more(at, entry) {
-                    self.links[id.0 as usize].entries |= 1 << at;
+                if owner {
+                    let lags = self.registry.knows_more(at, entry);
+                    self.registry.peers[at].owner_lags = lags;
+                    self.links[id.0 as usize].entries |= u32::from(lags) << at;
                 }
             }
             Merged::Refused => {}

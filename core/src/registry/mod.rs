@@ -148,6 +148,8 @@ pub struct PeerSlot {
     pub(crate) since: Instant,
     told: Option<bool>,
     changed: bool,
+    /// What it says of itself is less than what is held of it: it is told until it has taken that.
+    pub(crate) owner_lags: bool,
     pub(crate) dialer: Dialer,
     /// The driver was asked to dial, and has not said what came of it.
     pub(crate) dialing: bool,
@@ -169,6 +171,7 @@ impl PeerSlot {
         since: Instant::ZERO,
         told: None,
         changed: false,
+        owner_lags: false,
         dialer: Dialer::new(),
         dialing: false,
         link: None,
@@ -341,6 +344,10 @@ impl<'m> Registry<'m> {
         }
         if entry.metadata.is_some() {
             facts.set_metadata(metadata);
+        }
+        if news {
+            // It says nothing of itself, and may not have heard what its peers' files say.
+            peer.owner_lags = entry.metadata.is_none() && facts.has_metadata;
         }
         peer.changed = true;
         Merged::Changed

@@ -3,6 +3,7 @@
 mod elections;
 mod membership;
 mod registry;
+mod repair;
 mod safety;
 mod strangers;
 mod world;
