@@ -481,6 +481,10 @@ pub struct Status {
     pub ready: bool,
     /// The upstreams, by name: `connected`, `registered`, or why not.
     pub upstreams: BTreeMap<String, String>,
+    /// The hubs that stand by for this one, by name: what they do, and how many batches they lack.
+    /// At a hub that stands by: the one that leads.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub standbys: BTreeMap<String, String>,
     /// Links open.
     pub links: u64,
     /// Bytes of its log on disk.

@@ -22,5 +22,6 @@ pub mod options;
 mod quickstart;
 pub mod schema;
 mod service;
+mod standby;
 pub mod store;
 pub mod tls;

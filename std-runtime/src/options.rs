@@ -245,6 +245,36 @@ impl PartialEq for OwnRule {
     }
 }
 
+/// A hub that outlives its machine: one of several that hold one log, of which one leads (QC-33).
+/// All have the name, and with TLS the certificate, of the one hub that they are to its leaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StandbyOptions {
+    /// The name of this one among them.
+    pub member: Name,
+    /// Where it listens for the others.
+    pub listen: Address,
+    /// The others, and where they listen for this one.
+    pub peers: Vec<Peer>,
+    /// How many others must hold a message before it is acknowledged or passed on. 0: none, and what
+    /// was acknowledged last is lost with the machine. Default 1.
+    pub acknowledge: u8,
+    /// How it is decided who leads; `None` when the program does
+    /// ([`crate::node::Running::lead`]).
+    pub election: Option<ElectionOptions>,
+}
+
+/// The election among hubs that hold one log, and witnesses: plain members of the cluster that has the
+/// name of the hub.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ElectionOptions {
+    /// Where this member listens for the other members.
+    pub listen: Address,
+    /// The other members, witnesses too, and where they listen.
+    pub members: Vec<Peer>,
+    /// Mutual TLS among members: the certificate names the member, unlike that of the hub.
+    pub tls: Option<TlsFiles>,
+}
+
 /// Everything a node is told at its start. [`NodeOptions::new`] fills in the defaults.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeOptions {
@@ -258,7 +288,8 @@ pub struct NodeOptions {
     pub listen: Vec<Address>,
     /// Where it says that it can be reached; empty for nowhere. At most 255 bytes.
     pub advertise: String,
-    /// Hubs that this node registers at and dials.
+    /// Hubs that this node registers at and dials. One that has standbys stands here several times,
+    /// with the address of each; they are tried in turn.
     pub upstreams: Vec<Peer>,
     /// A hub that this node registers at and that dials it, for a node that cannot dial.
     pub called_by: Option<Name>,
@@ -296,6 +327,8 @@ pub struct NodeOptions {
     pub rates: Rates,
     /// Compression.
     pub compression: Compression,
+    /// The hubs that stand by for this one; `None` for none, the default.
+    pub standby: Option<StandbyOptions>,
 }
 
 impl Default for LeaseOptions {
@@ -362,6 +395,17 @@ impl Limits {
 }
 
 impl NodeOptions {
+    /// The hubs of [`Self::upstreams`], each once.
+    pub fn upstream_names(&self) -> Vec<Name> {
+        let mut names = Vec::new();
+        for peer in &self.upstreams {
+            if !names.contains(&peer.name) {
+                names.push(peer.name);
+            }
+        }
+        names
+    }
+
     /// A node with every default, that listens nowhere and dials nobody.
     pub fn new(name: Name, role: NodeRole, folder: impl Into<PathBuf>) -> Self {
         let rules = match role {
@@ -391,6 +435,7 @@ impl NodeOptions {
             queue_limits: Vec::new(),
             rates: Rates::default(),
             compression: Compression::None,
+            standby: None,
         }
     }
 }

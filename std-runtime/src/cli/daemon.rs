@@ -297,6 +297,10 @@ fn announce(options: &NodeOptions, running: &Running, http: &[TcpListener]) -> R
     for upstream in &options.upstreams {
         text.push_str(&format!("{role} `{name}` has the broker {}\n", upstream.address));
     }
+    if let Some(standby) = &options.standby {
+        let (member, listen) = (standby.member, &standby.listen);
+        text.push_str(&format!("{role} `{name}` is `{member}` and stands by on {listen}\n"));
+    }
     for listener in http {
         let address = listener.local_addr().map(|it| it.to_string()).unwrap_or_default();
         text.push_str(&format!("{role} `{name}` answers HTTP on {address}\n"));

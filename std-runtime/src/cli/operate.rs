@@ -485,6 +485,9 @@ fn status_text(status: &Status) -> String {
     for (name, state) in &status.upstreams {
         text.push_str(&format!("broker    {name}: {state}\n"));
     }
+    for (name, state) in &status.standbys {
+        text.push_str(&format!("standby   {name}: {state}\n"));
+    }
     let rows: Vec<_> = status
         .counters
         .iter()

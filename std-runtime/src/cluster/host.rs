@@ -11,7 +11,7 @@ use replcore::election::ElectionEvent;
 use replcore::member::{Member, MemberEvent};
 use replcore::stream::NodeId;
 use replcore::wire::Progress;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::api::Happened;
 use super::build;
@@ -39,7 +39,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) enum Control {
     Stop,
-    Progress(Progress),
+    Progress(Progress, oneshot::Sender<u64>),
 }
 
 /// Starts a member on a thread of its own.
@@ -135,8 +135,12 @@ async fn run(
             }
             Some(done) = written.recv() => host.persisted(done),
             control = controls.recv() => match control {
-                Some(Control::Progress(progress)) => host.reactor.with(|engine| {
-                    engine.command(|member, now| member.set_progress(now, progress));
+                Some(Control::Progress(progress, answer)) => host.reactor.with(|engine| {
+                    let term = engine.command(|member, now| {
+                        member.set_progress(now, progress);
+                        member.term()
+                    });
+                    let _ = answer.send(term);
                 }),
                 Some(Control::Stop) | None => {
                     accepting.abort();

@@ -40,7 +40,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use replcore::wire::Progress;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::api::{ClusterEvent, ClusterStatus, Happened, Leader, Member};
 use self::api::{ClusterReply, ClusterRequest};
@@ -169,9 +169,12 @@ impl Cluster {
     }
 
     /// How far this node has followed what it stands by for: of two candidates the fresher wins
-    /// (QC-33).
-    pub fn set_progress(&self, progress: Progress) {
-        let _ = self.control.send(Control::Progress(progress));
+    /// (QC-33). Answers its term, 0 once it has ended: every vote in a later term is by this
+    /// progress, and who was told of a vote before finds its term in the answer.
+    pub async fn set_progress(&self, progress: Progress) -> u64 {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.control.send(Control::Progress(progress, answer));
+        answered.await.unwrap_or(0)
     }
 
     /// Asks it what it can be asked over its port, from any thread.

@@ -111,6 +111,15 @@ pub(super) const SECTIONS: &[Section] = &[
                   consumer has its name.",
         keys: QUEUE_LIMIT,
     },
+    Section {
+        name: "standby",
+        add: None,
+        meaning: "A hub that outlives its machine: several hubs of one name, and with TLS of one certificate, \
+                  hold one log; one of them leads, the others follow it and one takes its place. Leaves \
+                  have all their addresses in `brokers`, under that name. A hub that no longer leads ends; \
+                  started again it follows. All or nothing of it.",
+        keys: STANDBY,
+    },
     Section { name: "rates", add: None, meaning: "How fast a link may be filled.", keys: RATES },
     Section {
         name: "rule",
@@ -565,6 +574,67 @@ const LIMITS: &[Key] = &[
     },
 ];
 
+const STANDBY: &[Key] = &[
+    Key {
+        name: "member",
+        kind: Kind::Text { form: "name", check: name_or_nothing },
+        meaning: "The name of this hub among those that hold the log. Empty: this hub has no standbys.",
+        reload: false,
+        field: |config| Field::Text(&mut config.standby.member),
+    },
+    Key {
+        name: "listen",
+        kind: Kind::Text { form: "host:port", check: host_port_or_nothing },
+        meaning: "Where the leading hub hands this one its log.",
+        reload: false,
+        field: |config| Field::Text(&mut config.standby.listen),
+    },
+    Key {
+        name: "peers",
+        kind: Kind::Texts { form: "MEMBER@host:port", check: peer },
+        meaning: "The other hubs, and where they listen for the log.",
+        reload: false,
+        field: |config| Field::Texts(&mut config.standby.peers),
+    },
+    Key {
+        name: "acknowledge",
+        kind: integer("hubs", 0, 7),
+        meaning: "How many other hubs must have synced a message before it is acknowledged or passed on. With 0 \
+                  what was acknowledged last is lost with the machine.",
+        reload: false,
+        field: |config| Field::U32(&mut config.standby.acknowledge),
+    },
+    Key {
+        name: "election_listen",
+        kind: Kind::Text { form: "host:port", check: host_port_or_nothing },
+        meaning: "Where this hub listens for the members that decide who leads.",
+        reload: false,
+        field: |config| Field::Text(&mut config.standby.election_listen),
+    },
+    Key {
+        name: "election_members",
+        kind: Kind::Texts { form: "MEMBER@host:port", check: peer },
+        meaning: "The other members: the other hubs, and with two hubs a witness, which is `replcore cluster` \
+                  with the name of the hub as that of the cluster.",
+        reload: false,
+        field: |config| Field::Texts(&mut config.standby.election_members),
+    },
+    Key {
+        name: "election_cert",
+        kind: Kind::Text { form: "path", check: anything },
+        meaning: "With TLS: the certificate of the member, whose name is `member`.",
+        reload: false,
+        field: |config| Field::Text(&mut config.standby.election_cert),
+    },
+    Key {
+        name: "election_key",
+        kind: Kind::Text { form: "path", check: anything },
+        meaning: "Its key.",
+        reload: false,
+        field: |config| Field::Text(&mut config.standby.election_key),
+    },
+];
+
 const QUEUE_MESSAGES: Kind = integer("messages, 0 for no limit", 0, 1 << 50);
 const QUEUE_BYTES: Kind = integer("bytes, 0 for no limit", 0, 1 << 50);
 const QUEUE_AGE: Kind = integer("ms, 0 for no limit", 0, 1 << 50);
@@ -880,6 +950,10 @@ fn queue_or_all(text: &str) -> Result<(), String> {
 
 fn address(text: &str) -> Result<(), String> {
     text.parse::<Address>().map(drop)
+}
+
+fn host_port_or_nothing(text: &str) -> Result<(), String> {
+    if text.is_empty() { Ok(()) } else { host_port(text) }
 }
 
 fn host_port(text: &str) -> Result<(), String> {

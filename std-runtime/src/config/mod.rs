@@ -18,7 +18,8 @@ use crate::http::HttpOptions;
 use crate::ingest::{self, IngestOptions};
 use crate::options::TlsFiles;
 use crate::options::{
-    Address, Compression, Durability, Limits, LinkMode, NodeOptions, NodeRole, Peer,
+    Address, Compression, Durability, ElectionOptions, Limits, LinkMode, NodeOptions, NodeRole,
+    Peer, StandbyOptions,
 };
 use crate::schema::Schema;
 use crate::store::QueueLimits;
@@ -80,6 +81,8 @@ pub struct Config {
     pub ingests: Vec<IngestOptions>,
     /// Attribute schemas.
     pub schemas: Vec<Schema>,
+    /// The hubs that stand by for this one.
+    pub standby: StandbyConfig,
     /// Everything that is a number; the rest of it is filled in by [`Config::options`].
     pub numbers: NodeOptions,
 }
@@ -115,7 +118,44 @@ impl Default for Config {
             rules: Vec::new(),
             ingests: Vec::new(),
             schemas: Vec::new(),
+            standby: StandbyConfig::default(),
             numbers,
+        }
+    }
+}
+
+/// The table `standby`, as it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StandbyConfig {
+    /// The name of this hub among those that hold the log; empty for a hub without standbys.
+    pub member: String,
+    /// Where it listens for the others.
+    pub listen: String,
+    /// The others, `MEMBER@HOST:PORT`.
+    pub peers: Vec<String>,
+    /// How many others must hold what is acknowledged.
+    pub acknowledge: u32,
+    /// Where it listens for the other members of the election.
+    pub election_listen: String,
+    /// The other members, witnesses too, `MEMBER@HOST:PORT`.
+    pub election_members: Vec<String>,
+    /// With TLS: the certificate that names the member.
+    pub election_cert: String,
+    /// Its key.
+    pub election_key: String,
+}
+
+impl Default for StandbyConfig {
+    fn default() -> Self {
+        Self {
+            member: String::new(),
+            listen: String::new(),
+            peers: Vec::new(),
+            acknowledge: 1,
+            election_listen: String::new(),
+            election_members: Vec::new(),
+            election_cert: String::new(),
+            election_key: String::new(),
         }
     }
 }
@@ -205,6 +245,7 @@ impl Config {
             options.queue_limits.push((parse_name("queue_limit.name", name)?, *limits));
         }
         check_numbers(&options)?;
+        options.standby = self.standbys(&options)?;
         self.http.validate().map_err(ConfigError::new)?;
         ingest::validate_all(&self.ingests).map_err(ConfigError::new)?;
         Ok(options)
@@ -275,12 +316,96 @@ impl Config {
         }
     }
 
+    fn standbys(&self, options: &NodeOptions) -> Result<Option<StandbyOptions>, ConfigError> {
+        let given = &self.standby;
+        let wrong = |message: &str| Err(ConfigError::new(format!("[standby] {message}")));
+        if given.member.is_empty() {
+            return match (given.listen.is_empty(), given.peers.is_empty()) {
+                (true, true) => Ok(None),
+                _ => wrong("needs `member`, the name of this hub among the others"),
+            };
+        }
+        let member = parse_name("standby.member", &given.member)?;
+        let peers = self.peers("standby.peers", &given.peers)?;
+        if given.listen.is_empty() || peers.is_empty() {
+            return wrong("needs `listen` and `peers`, so that the hubs reach each other");
+        }
+        if options.role != NodeRole::Hub {
+            return wrong("is for hubs: a leaf keeps what it has until a hub has it");
+        }
+        if options.durability != Durability::Synced {
+            return wrong("needs durability = \"synced\": what is handed on must not be lost here");
+        }
+        if !self.ingests.is_empty() {
+            return wrong("and [[ingest]] do not go together: read the folder at a leaf");
+        }
+        if peers.iter().any(|peer| peer.name == member) {
+            return wrong("`peers` are the others: this hub is among them");
+        }
+        if given.acknowledge as usize > peers.len() {
+            return wrong("`acknowledge` is more than there are `peers`");
+        }
+        let listen = given.listen.parse().map_err(ConfigError::new)?;
+        let election = self.election(options, member, &peers)?;
+        let acknowledge = given.acknowledge as u8;
+        Ok(Some(StandbyOptions { member, listen, peers, acknowledge, election: Some(election) }))
+    }
+
+    fn election(
+        &self,
+        options: &NodeOptions,
+        member: Name,
+        hubs: &[Peer],
+    ) -> Result<ElectionOptions, ConfigError> {
+        let given = &self.standby;
+        let wrong = |message: &str| Err(ConfigError::new(format!("[standby] {message}")));
+        let members = self.peers("standby.election_members", &given.election_members)?;
+        if given.election_listen.is_empty() || members.is_empty() {
+            return wrong("needs `election_listen` and `election_members`, to find who leads");
+        }
+        let is_member = |name: Name| members.iter().any(|other| other.name == name);
+        if is_member(member) || !hubs.iter().all(|hub| is_member(hub.name)) {
+            return wrong("`election_members` are all other hubs of `peers`, and witnesses if any");
+        }
+        // Who is elected has a majority of the voters; one of them must hold what was acknowledged.
+        let voters = members.len() + 1;
+        let least = (voters - 1) / 2;
+        if given.acknowledge > 0 && (given.acknowledge as usize) < least {
+            return Err(ConfigError::new(format!(
+                "[standby] with {voters} voters `acknowledge` is at least {least}, or the next leader may \
+                 lack what was acknowledged; 0 accepts that"
+            )));
+        }
+        let cert = (given.election_cert.as_str(), given.election_key.as_str());
+        let tls = match (&options.tls, cert) {
+            (None, ("", "")) => None,
+            (Some(hub), (cert, key)) if !cert.is_empty() && !key.is_empty() => Some(TlsFiles {
+                ca: hub.ca.clone(),
+                certificate: PathBuf::from(cert),
+                key: PathBuf::from(key),
+            }),
+            (Some(_), _) => {
+                return wrong(
+                    "with [tls] needs `election_cert` and `election_key`: in the election every hub \
+                     has a name of its own",
+                );
+            }
+            (None, _) => {
+                return wrong("has a certificate for the election, and [tls] none for the hub");
+            }
+        };
+        let listen = given.election_listen.parse().map_err(ConfigError::new)?;
+        Ok(ElectionOptions { listen, members, tls })
+    }
+
     fn refuse_plaintext(&self, options: &NodeOptions) -> Result<(), ConfigError> {
         if self.allow_plaintext {
             return Ok(());
         }
         let listen = options.listen.iter().map(ToString::to_string);
-        for address in listen.chain(self.http_listen.iter().cloned()) {
+        let for_others = [&self.standby.listen, &self.standby.election_listen];
+        let for_others = for_others.into_iter().filter(|listen| !listen.is_empty()).cloned();
+        for address in listen.chain(self.http_listen.iter().cloned()).chain(for_others) {
             // A serial line has no TLS, whatever the others have.
             let line = address.strip_prefix("serial:");
             let secured = options.tls.is_some() && line.is_none();

@@ -169,3 +169,43 @@ fn no_two_names_share_a_folder_and_none_leads_out() {
     assert_eq!(folder("a/b:c"), "a%2Fb%3Ac");
     assert_eq!(folder(".."), "%2E.");
 }
+
+/// QC-33: the hubs that hold one log, and what does not go together with that.
+#[test]
+fn standbys_are_configured_whole_or_not_at_all() {
+    let sound = concat!(
+        "[standby]\nmember = \"a\"\nlisten = \"127.0.0.1:1\"\npeers = [\"b@127.0.0.1:2\"]\n",
+        "election_listen = \"127.0.0.1:3\"\n",
+        "election_members = [\"b@127.0.0.1:4\", \"w@127.0.0.1:5\"]\n",
+    );
+    let options = Config::parse(sound).unwrap().options().unwrap();
+    let standby = options.standby.unwrap();
+    assert_eq!((standby.member.as_str(), standby.acknowledge), ("a", 1));
+    assert_eq!(standby.peers[0].name.as_str(), "b");
+    assert_eq!(Config::parse("").unwrap().options().unwrap().standby, None);
+    for (wrong, why) in [
+        ("[standby]\nlisten = \"127.0.0.1:1\"\n".to_owned(), "member"),
+        ("[standby]\nmember = \"a\"\n".to_owned(), "peers"),
+        (sound.replace("b@", "a@"), "this hub is among them"),
+        (sound.replace("[\"b@127.0.0.1:4\", \"w@", "[\"w@"), "all other hubs"),
+        (sound.replace("\"w@127.0.0.1:5\"", "\"w@h:5\", \"x@h:6\", \"y@h:7\""), "at least 2"),
+        (format!("{sound}acknowledge = 2\n"), "more than there are"),
+        (format!("durability = \"written\"\n{sound}"), "synced"),
+        (format!("role = \"leaf\"\nname = \"x\"\nbrokers = [\"h:1\"]\n{sound}"), "for hubs"),
+        (sound.replace("127.0.0.1:1\"", "0.0.0.0:1\""), "without TLS"),
+        (format!("{sound}[[ingest]]\nfolder = \"/x\"\ntype = \"t\"\n"), "[[ingest]]"),
+    ] {
+        let error = Config::parse(&wrong).unwrap().options().unwrap_err();
+        assert!(error.message.contains(why), "{wrong}: {error}");
+    }
+}
+
+#[test]
+fn a_hub_with_standbys_is_one_broker_at_several_addresses() {
+    let text =
+        "role = \"leaf\"\nname = \"x\"\nbrokers = [\"hub@h:1\", \"hub@h:2\", \"other@h:3\"]\n";
+    let options = Config::parse(text).unwrap().options().unwrap();
+    let names: Vec<_> = options.upstream_names().iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["hub", "other"]);
+    assert_eq!(options.upstreams.len(), 3);
+}

@@ -12,7 +12,7 @@ use replcore::rng::Rng;
 use replcore::stream::{Address as ShortText, Name};
 use replcore::wire::{FEATURE_LZ4, Level, Role};
 
-use super::host::{Host, NodeEngine};
+use super::host::{Host, NodeEngine, NodeStore};
 use crate::driver::{Reactor, ReactorConfig, entropy};
 use crate::engine::{Engine, EngineConfig, Router, Ways};
 use crate::options::{Compression, Durability, LinkMode, NodeOptions, NodeRole};
@@ -22,7 +22,15 @@ use crate::tls::Tls;
 
 /// Opens the store and puts the parts together.
 pub(super) fn host(options: NodeOptions) -> Result<Rc<Host>, String> {
-    check(&options)?;
+    let tls = prepare(&options)?;
+    let mut rng = Rng::new(entropy());
+    let store = open_store(&options, rng.next_u64())?;
+    with_store(options, tls, store, &mut rng)
+}
+
+/// Checks the options and loads the TLS files.
+pub(crate) fn prepare(options: &NodeOptions) -> Result<Option<Tls>, String> {
+    check(options)?;
     let tls = options.tls.clone().map(Tls::load).transpose();
     let tls = tls.map_err(|error| error.to_string())?;
     if let Some(tls) = &tls
@@ -35,21 +43,35 @@ pub(super) fn host(options: NodeOptions) -> Result<Rc<Host>, String> {
             options.name
         ));
     }
-    let mut rng = Rng::new(entropy());
+    Ok(tls)
+}
+
+/// Opens the store of a node.
+pub(crate) fn open_store(options: &NodeOptions, random: u64) -> Result<NodeStore, String> {
     let disk = FileDisk::open(&options.folder)?;
     // The store does not know where its disk is; whoever reads the error needs to.
     let name_folder = |error: String| match error.strip_prefix("data folder: ") {
         Some(what) => format!("data folder {}: {what}", options.folder.display()),
         None => error,
     };
-    let mut store = SegmentStore::open(disk, &options.name, store_config(&options, &mut rng))
+    let mut store = SegmentStore::open(disk, &options.name, store_config(options, random))
         .map_err(name_folder)?;
     store.set_limits(options.limits.queue, &options.queue_limits);
     for report in store.reports() {
         tracing::warn!("data folder {}: {report}", options.folder.display());
     }
+    Ok(store)
+}
+
+/// Puts the parts together around a store.
+pub(super) fn with_store(
+    options: NodeOptions,
+    tls: Option<Tls>,
+    store: NodeStore,
+    rng: &mut Rng,
+) -> Result<Rc<Host>, String> {
     let start = StdInstant::now();
-    let engine = engine(&options, store, &mut rng);
+    let engine = engine(&options, store, rng);
     let reactor = Reactor::new(
         ReactorConfig {
             links_max: options.limits.links_max,
@@ -91,9 +113,11 @@ fn check(options: &NodeOptions) -> Result<(), String> {
     Ok(())
 }
 
-fn store_config(options: &NodeOptions, rng: &mut Rng) -> Config {
+/// What a store is told by the options of its node.
+pub(crate) fn store_config(options: &NodeOptions, random: u64) -> Config {
     let limits = &options.limits;
-    let mut config = Config::new(rng.next_u64());
+    let mut config = Config::new(random);
+    config.replicated = options.standby.is_some();
     config.segment_bytes = limits.segment_bytes.into();
     config.log_bytes_max = limits.log_bytes_max;
     config.sync = options.durability == Durability::Synced;
@@ -149,9 +173,9 @@ fn engine(options: &NodeOptions, store: SegmentStore<FileDisk>, rng: &mut Rng) -
     let limits = &options.limits;
     let config = node_config(options, &store, rng);
     let upstreams = options
-        .upstreams
-        .iter()
-        .map(|peer| DialSlot::new(DialTarget::Upstream { queue: peer.name, dials: true }));
+        .upstream_names()
+        .into_iter()
+        .map(|queue| DialSlot::new(DialTarget::Upstream { queue, dials: true }));
     let callers = options
         .called_by
         .iter()
@@ -179,8 +203,8 @@ fn engine(options: &NodeOptions, store: SegmentStore<FileDisk>, rng: &mut Rng) -
         compression: options.compression,
         ..EngineConfig::default()
     };
-    let dialed = options.upstreams.iter().map(|peer| peer.name);
-    let upstreams: Vec<Name> = dialed.chain(options.called_by).collect();
+    let mut upstreams = options.upstream_names();
+    upstreams.extend(options.called_by);
     let mut router = Router::new(options.name, config.hub, &upstreams);
     router.set_own_rule(options.own_rule.clone());
     let now = replcore::time::Instant::ZERO;

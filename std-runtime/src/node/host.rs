@@ -1,6 +1,6 @@
 //! What a running node does beside moving records: connections, requests, and looking after them.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::future::pending;
 use std::rc::Rc;
@@ -19,12 +19,13 @@ use crate::engine::{Engine, IncomingCall};
 use crate::handle::Pending;
 use crate::options::{Address, NodeOptions, NodeRole, Peer};
 use crate::service::{Service, parse_name};
+use crate::standby::Lead;
 use crate::store::{FileDisk, SegmentStore, Store};
 use crate::tls::Tls;
 
-pub(super) type NodeStore = SegmentStore<FileDisk>;
-pub(super) type NodeEngine = Engine<Node<'static>, NodeStore>;
-type NodeReactor = Reactor<Node<'static>, NodeStore>;
+pub(crate) type NodeStore = SegmentStore<FileDisk>;
+pub(crate) type NodeEngine = Engine<Node<'static>, NodeStore>;
+pub(crate) type NodeReactor = Reactor<Node<'static>, NodeStore>;
 
 /// How often the TLS files are looked at.
 const TLS_PERIOD: Duration = Duration::from_secs(5);
@@ -43,7 +44,11 @@ pub(super) struct Host {
     calls_at_work: Cell<u32>,
     /// How each place that this node dials is.
     places: RefCell<Vec<String>>,
+    /// Which of its addresses was connected last, by place.
+    dialed_last: RefCell<BTreeMap<u16, usize>>,
     stopping: Cell<bool>,
+    /// How this hub leads the others that hold its log.
+    pub(super) lead: OnceCell<Rc<Lead>>,
 }
 
 impl Host {
@@ -54,7 +59,7 @@ impl Host {
         tls: Option<Tls>,
         start: StdInstant,
     ) -> Self {
-        let places = options.upstreams.len()
+        let places = options.upstream_names().len()
             + usize::from(options.called_by.is_some())
             + options.dials.len();
         Self {
@@ -66,7 +71,9 @@ impl Host {
             connections: Cell::new(0),
             calls_at_work: Cell::new(0),
             places: RefCell::new(vec!["not connected yet".to_owned(); places]),
+            dialed_last: RefCell::default(),
             stopping: Cell::new(false),
+            lead: OnceCell::new(),
         }
     }
 
@@ -109,12 +116,17 @@ impl Host {
         self.connections.set(self.connections.get() - 1);
     }
 
-    /// Who is configured at a place, and where this node dials it, if it does.
-    fn place(&self, dial: DialIndex) -> Option<(Name, Option<Address>)> {
+    /// Who is configured at a place, and where this node dials it, if it does: a hub that has
+    /// standbys is at one of several addresses.
+    fn place(&self, dial: DialIndex) -> Option<(Name, Vec<Address>)> {
         let options = self.options.borrow();
-        let dialed = |peer: &Peer| (peer.name, Some(peer.address.clone()));
-        let upstreams = options.upstreams.iter().map(dialed);
-        let callers = options.called_by.iter().map(|name| (*name, None));
+        let addresses = |name: Name| {
+            let of_hub = options.upstreams.iter().filter(|peer| peer.name == name);
+            (name, of_hub.map(|peer| peer.address.clone()).collect())
+        };
+        let upstreams = options.upstream_names().into_iter().map(addresses);
+        let callers = options.called_by.iter().map(|name| (*name, Vec::new()));
+        let dialed = |peer: &Peer| (peer.name, vec![peer.address.clone()]);
         let leaves = options.dials.iter().map(dialed);
         upstreams.chain(callers).chain(leaves).nth(usize::from(dial.0))
     }
@@ -126,30 +138,43 @@ impl Host {
     }
 
     async fn dial(self: Rc<Self>, dial: DialIndex) {
-        let Some((wanted, Some(address))) = self.place(dial) else { return };
+        let Some((wanted, addresses)) = self.place(dial) else { return };
+        // Behind the one that was connected last: it has just ended.
+        let tried = self.dialed_last.borrow().get(&dial.0).map_or(0, |last| last + 1);
+        for at in tried..tried + addresses.len() {
+            let at = at % addresses.len();
+            match self.dial_at(wanted, &addresses[at]).await {
+                Ok((stream, identity)) => {
+                    self.dialed_last.borrow_mut().insert(dial.0, at);
+                    count(&self.reactor.counters.dialed, 1);
+                    self.set_place(dial, "connected");
+                    return self.reactor.clone().run_link(stream, Some(dial), identity).await;
+                }
+                Err(error) => {
+                    count(&self.reactor.counters.dials_failed, 1);
+                    let text = format!("cannot connect to {}: {error}", addresses[at]);
+                    tracing::info!("{wanted}: {text}");
+                    self.set_place(dial, text);
+                }
+            }
+        }
+        if !addresses.is_empty() {
+            self.reactor.with(|engine| engine.dial_failed(dial));
+        }
+    }
+
+    async fn dial_at(
+        &self,
+        wanted: Name,
+        address: &Address,
+    ) -> Result<(Stream, Option<Name>), String> {
         let connect = Duration::from_millis(self.options.borrow().deadlines.connect_ms.into());
-        let dialed = Stream::dial(&address, self.tls.as_ref(), connect, self.handshake()).await;
-        let dialed =
-            dialed.map_err(|error| error.to_string()).and_then(
-                |(stream, identity)| match identity {
-                    Some(name) if name != wanted => {
-                        Err(format!("the certificate there is for {name}, not for {wanted}"))
-                    }
-                    _ => Ok((stream, identity)),
-                },
-            );
-        match dialed {
-            Ok((stream, identity)) => {
-                count(&self.reactor.counters.dialed, 1);
-                self.set_place(dial, "connected");
-                self.reactor.clone().run_link(stream, Some(dial), identity).await;
+        let dialed = Stream::dial(address, self.tls.as_ref(), connect, self.handshake()).await;
+        match dialed.map_err(|error| error.to_string())? {
+            (_, Some(name)) if name != wanted => {
+                Err(format!("the certificate there is for {name}, not for {wanted}"))
             }
-            Err(error) => {
-                count(&self.reactor.counters.dials_failed, 1);
-                tracing::info!("cannot connect to {wanted} at {address}: {error}");
-                self.set_place(dial, format!("cannot connect to {address}: {error}"));
-                self.reactor.with(|engine| engine.dial_failed(dial));
-            }
+            opened => Ok(opened),
         }
     }
 
@@ -204,7 +229,7 @@ impl Host {
 
     /// The link to an upstream works, if it is the right one that answered.
     fn registered(&self, dial: DialIndex, lease_ms: u32) {
-        let Some((wanted, address)) = self.place(dial) else { return };
+        let Some((wanted, addresses)) = self.place(dial) else { return };
         let engine = self.reactor.engine.borrow();
         let link = engine.machine().dial(dial).and_then(|place| place.link());
         let there = link.and_then(|link| engine.machine().peer(link));
@@ -212,7 +237,8 @@ impl Host {
         match (link, there) {
             (Some(link), Some(there)) if there.name != wanted => {
                 let text = format!("{} is at the other end, not {wanted}", there.name);
-                let place = address.map_or_else(|| "called_by".into(), |it| it.to_string());
+                let last = self.dialed_last.borrow().get(&dial.0).copied().unwrap_or(0);
+                let place = addresses.get(last).map_or("called_by".into(), ToString::to_string);
                 tracing::error!("{place}: {text}; correct the name or the address");
                 self.set_place(dial, text);
                 self.reactor.cut(link);
@@ -392,12 +418,13 @@ impl Host {
         let places = self.places.borrow();
         let engine = self.reactor.engine.borrow();
         let identity = engine.store().identity();
-        let dialed = options.upstreams.iter().map(|peer| peer.name);
+        let dialed = options.upstream_names().into_iter();
         let upstreams: BTreeMap<String, String> = dialed
             .chain(options.called_by)
             .zip(places.iter())
             .map(|(name, state)| (name.as_str().to_owned(), state.clone()))
             .collect();
+        let standbys = self.lead.get().map(|lead| lead.states()).unwrap_or_default();
         let ready = !self.stopping.get()
             && engine.stopped().is_none()
             && (options.role == NodeRole::Hub
@@ -410,11 +437,20 @@ impl Host {
             uptime_ms: self.start.elapsed().as_millis() as u64,
             ready,
             upstreams,
+            standbys: standbys.into_iter().collect(),
             links: self.reactor.links_open().into(),
             log_bytes: engine.store().log_bytes(),
             ordinals: engine.store().ordinals(),
             counters: self.counters(&engine),
         }
+    }
+
+    /// What a hub with standbys says of them.
+    fn replication(&self) -> Vec<(String, u64)> {
+        let names = ["replication_term", "replication_committed", "replication_replicated"];
+        let figures = self.lead.get().map(|lead| lead.figures());
+        let name = |figures: [u64; 3]| names.map(str::to_owned).into_iter().zip(figures);
+        figures.into_iter().flat_map(name).collect()
     }
 
     fn counters(&self, engine: &NodeEngine) -> BTreeMap<String, u64> {
@@ -470,6 +506,7 @@ impl Host {
         ]
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
+        .chain(self.replication())
         .collect()
     }
 

@@ -1,10 +1,14 @@
 //! A node, from start to stop: one thread, one store, its listeners and links.
 
 mod build;
+mod group;
 mod host;
 
+pub(crate) use self::build::{open_store, store_config};
 pub use self::build::{route_to_registered, ways};
+pub(crate) use self::host::{NodeReactor, NodeStore};
 
+use std::rc::Rc;
 use std::sync::mpsc as std_mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant as StdInstant};
@@ -31,6 +35,7 @@ pub struct StopReport {
 enum Control {
     Stop,
     Abort,
+    Lead(u64),
     Reload(Box<NodeOptions>, std_mpsc::SyncSender<Result<(), String>>),
 }
 
@@ -86,6 +91,12 @@ impl Running {
         let _ = self.control.send(Control::Stop);
     }
 
+    /// Tells a hub that stands by to lead, in a term above all before; for programs that decide by
+    /// themselves who leads. To any other node it says nothing.
+    pub fn lead(&self, term: u64) {
+        let _ = self.control.send(Control::Lead(term));
+    }
+
     /// Ends the node at once, as a crash would, but for what is on disk already. For tests.
     pub fn abort(&self) {
         let _ = self.control.send(Control::Abort);
@@ -127,12 +138,13 @@ type Started = std_mpsc::SyncSender<Result<Vec<Address>, String>>;
 async fn run(
     options: NodeOptions,
     requests: mpsc::Receiver<crate::handle::Pending>,
-    mut controls: mpsc::UnboundedReceiver<Control>,
+    controls: mpsc::UnboundedReceiver<Control>,
     started: &Started,
 ) -> StopReport {
-    let backlog = options.limits.accept_backlog;
-    let listening = options.listen.iter().map(|address| Listener::open(address, backlog));
-    let opened = listening.collect::<Result<Vec<_>, _>>().and_then(|listeners| {
+    if let Some(standby) = options.standby.clone() {
+        return group::run(options, standby, requests, controls, started).await;
+    }
+    let opened = listen(&options).and_then(|listeners| {
         let host = build::host(options)?;
         Ok((listeners, host))
     });
@@ -150,13 +162,56 @@ async fn run(
         accepting.spawn_local(listener.run(move |accepted| host.take(accepted)));
     }
     let after = host.clone();
-    let mut turns =
+    let turns =
         tokio::task::spawn_local(host.reactor.clone().run_turns(move |_| after.after_turn()));
     let serving = tokio::task::spawn_local(host.clone().serve(requests));
     let looking_after = tokio::task::spawn_local(host.clone().look_after());
     let _ = started.send(Ok(addresses));
 
+    let ended = serve_until(&host, turns, controls, std::future::pending()).await;
     let mut report = StopReport::default();
+    match ended {
+        Ending::Aborted => return report,
+        Ending::Failed(error) => report.error = Some(error),
+        Ending::Stopped => {
+            drop(accepting);
+            report.left = drain(&host).await;
+        }
+    }
+    serving.abort();
+    looking_after.abort();
+    if report.error.is_none()
+        && let Err(reason) = host.reactor.engine.borrow_mut().store_mut().close()
+    {
+        report.error = Some(format!("the store could not be closed ({reason:?})"));
+    }
+    report
+}
+
+/// Listens everywhere that the options say.
+fn listen(options: &NodeOptions) -> Result<Vec<Listener>, String> {
+    let backlog = options.limits.accept_backlog;
+    options.listen.iter().map(|address| Listener::open(address, backlog)).collect()
+}
+
+/// What ended a node.
+enum Ending {
+    /// Somebody asked for it.
+    Stopped,
+    /// As a crash would.
+    Aborted,
+    /// It cannot go on.
+    Failed(String),
+}
+
+/// Does what is asked of a running node until it ends; `failed` may say that it has to.
+async fn serve_until(
+    host: &Rc<Host>,
+    mut turns: tokio::task::JoinHandle<crate::engine::Stopped>,
+    mut controls: mpsc::UnboundedReceiver<Control>,
+    failed: impl Future<Output = String>,
+) -> Ending {
+    let mut failed = std::pin::pin!(failed);
     loop {
         tokio::select! {
             stopped = &mut turns => {
@@ -165,29 +220,20 @@ async fn run(
                     Err(_) => "the node's task panicked; this is a defect, see the log".into(),
                 };
                 tracing::error!("{why}");
-                report.error = Some(why);
-                break;
+                return Ending::Failed(why);
+            }
+            why = &mut failed => {
+                tracing::error!("{why}");
+                return Ending::Failed(why);
             }
             control = controls.recv() => match control {
                 Some(Control::Reload(options, answer)) => drop(answer.send(host.reload(*options))),
-                Some(Control::Abort) => return report,
-                Some(Control::Stop) | None => {
-                    drop(accepting);
-                    report.left = drain(&host).await;
-                    break;
-                }
+                Some(Control::Lead(_)) => {}
+                Some(Control::Abort) => return Ending::Aborted,
+                Some(Control::Stop) | None => return Ending::Stopped,
             },
         }
     }
-    serving.abort();
-    looking_after.abort();
-    turns.abort();
-    if report.error.is_none()
-        && let Err(reason) = host.reactor.engine.borrow_mut().store_mut().close()
-    {
-        report.error = Some(format!("the store could not be closed ({reason:?})"));
-    }
-    report
 }
 
 /// Lets what is under way arrive; answers what did not.

@@ -375,6 +375,7 @@ impl State {
             uptime_ms: 61_500,
             ready: !self.not_ready,
             upstreams: [("hub".to_string(), upstream.to_string())].into(),
+            standbys: BTreeMap::new(),
             links: 1,
             log_bytes: 1 << 20,
             ordinals: [self.first, end],

@@ -1,0 +1,328 @@
+//! A hub with standbys: it follows the hub that leads until it leads itself.
+
+use std::cell::Cell;
+use std::future::pending;
+use std::rc::Rc;
+use std::time::{Duration, Instant as StdInstant};
+
+use replcore::rng::Rng;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+
+use super::build;
+use super::host::{Host, NodeStore};
+use super::{Control, Ending, Started, StopReport, drain, serve_until};
+use crate::api::{ApiError, ErrorKind, Reply, Request, Status};
+use crate::cluster::{Cluster, ClusterOptions, Metadata, PeerOptions};
+use crate::driver::entropy;
+use crate::handle::Pending;
+use crate::options::{Address, NodeOptions, Peer, StandbyOptions};
+use crate::standby::{Lead, Standby, all_empty};
+use crate::store::Store;
+use crate::tls::Tls;
+
+/// How often it is looked whether this hub leads.
+const LOOK: Duration = Duration::from_millis(20);
+/// How long a hub with an empty log waits before it asks the others again.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// What a stop waits for standbys to have the last commit, so that they go on where this hub ends.
+const LAST_COMMIT: Duration = Duration::from_secs(1);
+
+/// What ended the time as a follower.
+enum Ended {
+    /// This hub leads, in this term.
+    Elected(u64),
+    Stopped(StopReport),
+}
+
+struct Group {
+    options: NodeOptions,
+    own: StandbyOptions,
+    tls: Option<Tls>,
+    standby: Rc<Standby>,
+    start: StdInstant,
+}
+
+/// Runs a hub with standbys from start to stop.
+pub(super) async fn run(
+    options: NodeOptions,
+    own: StandbyOptions,
+    mut requests: mpsc::Receiver<Pending>,
+    mut controls: mpsc::UnboundedReceiver<Control>,
+    started: &Started,
+) -> StopReport {
+    let opened = open(&options, &own).await;
+    let (group, listener) = match opened {
+        Ok((standby, tls, listener)) => {
+            let start = StdInstant::now();
+            (Group { options, own, tls, standby, start }, listener)
+        }
+        Err(error) => {
+            let _ = started.send(Err(error));
+            return StopReport::default();
+        }
+    };
+    tokio::task::spawn_local(group.standby.clone().accept(listener));
+    let looking_after = tokio::task::spawn_local(group.standby.clone().look_after());
+    let _ = started.send(Ok(Vec::new()));
+    let ended = group.follow(&mut requests, &mut controls).await;
+    looking_after.abort();
+    match ended {
+        Ended::Elected(term) => group.lead(term, requests, controls).await,
+        Ended::Stopped(report) => report,
+    }
+}
+
+async fn open(
+    options: &NodeOptions,
+    own: &StandbyOptions,
+) -> Result<(Rc<Standby>, Option<Tls>, TcpListener), String> {
+    let tls = build::prepare(options)?;
+    let Address::Tcp(address) = &own.listen else {
+        return Err(format!("standby.listen = {}: only host:port will do", own.listen));
+    };
+    let listener = TcpListener::bind(address.as_str())
+        .await
+        .map_err(|error| format!("cannot listen on {address} for the other hubs: {error}"))?;
+    let standby = Standby::open(options.clone(), own.member, tls.clone(), entropy())?;
+    Ok((standby, tls, listener))
+}
+
+impl Group {
+    /// Follows until this hub leads or is told to stop.
+    async fn follow(
+        &self,
+        requests: &mut mpsc::Receiver<Pending>,
+        controls: &mut mpsc::UnboundedReceiver<Control>,
+    ) -> Ended {
+        let (mut voter, mut look) = (None::<Rc<Cluster>>, tokio::time::interval(LOOK));
+        let mut electing = std::pin::pin!(self.join_election());
+        loop {
+            let changed = self.standby.changed.notified();
+            if let Some(error) = self.standby.failed() {
+                tracing::error!("{error}");
+                return Ended::Stopped(StopReport { error: Some(error), ..StopReport::default() });
+            }
+            if let Some(term) = voter.as_ref().and_then(|voter| voter.term()) {
+                return Ended::Elected(term);
+            }
+            tokio::select! {
+                () = changed => {}
+                started = &mut electing, if voter.is_none() => match started {
+                    Ok(started) => voter = Some(started),
+                    Err(error) => {
+                        tracing::error!("{error}");
+                        return Ended::Stopped(StopReport { error: Some(error), ..StopReport::default() });
+                    }
+                },
+                _ = look.tick(), if voter.is_some() => {}
+                Some(asked) = requests.recv() => {
+                    let _ = asked.answer.send(self.answer(&asked.request));
+                }
+                control = controls.recv() => match control {
+                    Some(Control::Lead(term)) => return Ended::Elected(term),
+                    Some(Control::Reload(_, answer)) => {
+                        let text = "a hub that stands by reads its file again when it leads";
+                        drop(answer.send(Err(text.into())));
+                    }
+                    Some(Control::Abort) => return Ended::Stopped(StopReport::default()),
+                    Some(Control::Stop) | None => return Ended::Stopped(self.close()),
+                },
+            }
+        }
+    }
+
+    /// Starts the member that votes for this hub, once it may: not while the log is empty, unless it is
+    /// empty everywhere. A hub that lost its disk would vote for one that lacks what it has had.
+    async fn join_election(&self) -> Result<Rc<Cluster>, String> {
+        let Some(election) = &self.own.election else { return pending().await };
+        while self.standby.head().number == 0
+            && !all_empty(&self.standby, &self.own, self.tls.as_ref()).await
+        {
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+        let folder = self.options.folder.join("election");
+        let (member, hub) = (self.own.member, self.options.name);
+        let mut options = ClusterOptions::new(member, hub, election.listen.clone(), folder);
+        let peer = |peer: &Peer| PeerOptions {
+            name: peer.name,
+            address: peer.address.clone(),
+            metadata: Metadata::default(),
+            voter: true,
+        };
+        options.peers = election.members.iter().map(peer).collect();
+        options.tls.clone_from(&election.tls);
+        let voter = tokio::task::spawn_blocking(|| Cluster::start(options))
+            .await
+            .unwrap_or_else(|error| Err(error.to_string()))?;
+        let voter = Rc::new(voter);
+        self.standby.set_voter(voter.clone());
+        self.standby.note(self.standby.head()).await;
+        Ok(voter)
+    }
+
+    fn close(&self) -> StopReport {
+        let closed = self.standby.close();
+        let error =
+            closed.err().map(|reason| format!("the store could not be closed ({reason:?})"));
+        StopReport { error, ..StopReport::default() }
+    }
+
+    fn answer(&self, request: &Request) -> Result<Reply, ApiError> {
+        match request {
+            Request::Status => Ok(Reply::Status(Box::new(self.status()))),
+            _ => {
+                let leader = self.standby.leader();
+                let other = if leader.is_empty() { "another hub".into() } else { leader };
+                let text = format!("`{}` stands by; {other} leads, ask there", self.own.member);
+                Err(ApiError::new(ErrorKind::Unavailable, text))
+            }
+        }
+    }
+
+    fn status(&self) -> Status {
+        let look = |store: &NodeStore| (store.log_bytes(), store.ordinals());
+        let (log_bytes, ordinals) = self.standby.look(look).unwrap_or_default();
+        let (head, leader) = (self.standby.head(), self.standby.leader());
+        let leads = (!leader.is_empty()).then(|| (leader, "leads".to_owned()));
+        let counters =
+            [("replication_term", self.standby.term()), ("replication_committed", head.number)];
+        Status {
+            name: self.options.name.as_str().to_owned(),
+            role: "standby".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            epoch: self.standby.identity().epoch.0,
+            uptime_ms: self.start.elapsed().as_millis() as u64,
+            ready: false,
+            upstreams: [].into(),
+            standbys: leads.into_iter().collect(),
+            links: 0,
+            log_bytes,
+            ordinals,
+            counters: counters.map(|(name, value)| (name.to_owned(), value)).into(),
+        }
+    }
+
+    /// Leads until a later term begins or the hub is told to stop.
+    async fn lead(
+        self,
+        term: u64,
+        requests: mpsc::Receiver<Pending>,
+        controls: mpsc::UnboundedReceiver<Control>,
+    ) -> StopReport {
+        let failed = |error: String| StopReport { error: Some(error), ..StopReport::default() };
+        let Some(mut store) = self.standby.take_store(term) else {
+            return failed("the store is not open".into());
+        };
+        if let Err(reason) = store.promote(term, entropy()) {
+            return failed(format!("cannot lead in term {term} ({reason:?})"));
+        }
+        let first = store.committed_number();
+        let mut rng = Rng::new(entropy());
+        let (options, own) = (self.options.clone(), self.own.clone());
+        let host = match build::with_store(options, self.tls.clone(), store, &mut rng) {
+            Ok(host) => host,
+            Err(error) => return failed(error),
+        };
+        let reactor = host.reactor.clone();
+        let lead = Lead::new(reactor.clone(), own, self.standby.clone(), self.tls.clone(), term);
+        let _ = host.lead.set(lead.clone());
+        lead.start();
+        let open = Rc::new(Cell::new(false));
+        let (after, of_turn, opened) = (host.clone(), lead, open.clone());
+        let turns = tokio::task::spawn_local(reactor.run_turns(move |_| {
+            of_turn.advance();
+            if opened.get() {
+                after.after_turn();
+            }
+        }));
+        let (failed_to_open, not_opened) = oneshot::channel();
+        let opening = open_when_replicated(
+            host.clone(),
+            self.options.clone(),
+            (term, first),
+            open,
+            requests,
+            failed_to_open,
+        );
+        let opening = tokio::task::spawn_local(opening);
+        let looking_after = tokio::task::spawn_local(host.clone().look_after());
+        let ended = async {
+            tokio::select! {
+                () = self.later_term(term) => format!(
+                    "`{}` no longer leads: its term {term} is over; started again it stands by",
+                    self.own.member,
+                ),
+                Ok(error) = not_opened => error,
+            }
+        };
+        let ending = serve_until(&host, turns, controls, ended).await;
+        looking_after.abort();
+        let mut report = StopReport::default();
+        match ending {
+            Ending::Aborted => return report,
+            // What is not replicated stays as it is: a later leader may not have it.
+            Ending::Failed(error) => return failed(error),
+            Ending::Stopped => report.left = drain(&host).await,
+        }
+        opening.abort();
+        host.reactor.wake_turn();
+        let _ = tokio::time::timeout(LAST_COMMIT, host.reactor.committed()).await;
+        if let Err(reason) = host.reactor.engine.borrow_mut().store_mut().close() {
+            report.error = Some(format!("the store could not be closed ({reason:?})"));
+        }
+        report
+    }
+
+    /// Waits until this hub leads no longer: a later term has begun, or its lease has run out.
+    async fn later_term(&self, term: u64) {
+        let mut look = tokio::time::interval(LOOK);
+        loop {
+            let changed = self.standby.changed.notified();
+            let deposed = self.standby.voter().is_some_and(|voter| voter.term() != Some(term));
+            if self.standby.term() > term || deposed {
+                return;
+            }
+            tokio::select! {
+                () = changed => {}
+                _ = look.tick() => {}
+            }
+        }
+    }
+}
+
+/// Lets nobody in before as many standbys as must have the first batch of this term: then whoever
+/// leads later has all that was acknowledged before.
+async fn open_when_replicated(
+    host: Rc<Host>,
+    options: NodeOptions,
+    (term, first): (u64, u64),
+    open: Rc<Cell<bool>>,
+    requests: mpsc::Receiver<Pending>,
+    failed: oneshot::Sender<String>,
+) {
+    loop {
+        let turned = host.reactor.turned.notified();
+        if host.reactor.engine.borrow().is_replicated(first) {
+            break;
+        }
+        turned.await;
+    }
+    match super::listen(&options) {
+        Ok(listeners) => {
+            for listener in listeners {
+                let address = listener.address();
+                tracing::info!(
+                    "hub `{}` leads in term {term} and listens on {address}",
+                    options.name
+                );
+                let host = host.clone();
+                tokio::task::spawn_local(listener.run(move |accepted| host.take(accepted)));
+            }
+            open.set(true);
+            host.reactor.wake_turn();
+            host.serve(requests).await;
+        }
+        Err(error) => drop(failed.send(error)),
+    }
+}

@@ -1,0 +1,417 @@
+//! The side that follows: takes the leader's batches, or a copy of its store, from whoever leads in
+//! the latest term.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use replcore::contract::Failure;
+use replcore::stream::Name;
+use replcore::wire::Progress;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+
+use super::wire::{Connection, Event, Message, VERSION};
+use super::{NodeStore, folder};
+use crate::cluster::Cluster;
+use crate::driver::{Stream, wall_ms};
+use crate::options::NodeOptions;
+use crate::store::{FileDisk, FollowError, Head, Identity, SegmentStore, Store};
+use crate::tls::Tls;
+
+/// How often each end of a replication link says that it is there.
+pub(super) const ALIVE: Duration = Duration::from_secs(1);
+/// How often a follower's store looks after itself.
+const MAINTAIN: Duration = Duration::from_secs(1);
+
+/// A copy under way.
+struct Copying {
+    store: NodeStore,
+    /// With all parts there: it is whole once it has the batch of this number.
+    through: Option<u64>,
+}
+
+/// What a standby holds. While this hub leads, the store is elsewhere.
+pub(crate) struct Standby {
+    pub(super) options: NodeOptions,
+    pub(super) member: Name,
+    tls: Option<Tls>,
+    store: RefCell<Option<NodeStore>>,
+    copy: RefCell<Option<Copying>>,
+    /// The latest term heard of.
+    term: Cell<u64>,
+    head: Cell<Head>,
+    identity: Cell<Identity>,
+    leader: RefCell<String>,
+    /// The connection that is served; an older one ends itself.
+    serving: Cell<u64>,
+    /// Told when something in the fields above has changed.
+    pub(crate) changed: Notify,
+    failed: RefCell<Option<String>>,
+    random: Cell<u64>,
+    /// The member of the election that votes for this hub, once it may.
+    voter: RefCell<Option<Rc<Cluster>>>,
+}
+
+fn invalid(what: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.into())
+}
+
+impl Standby {
+    /// Opens the folder of a hub with standbys.
+    ///
+    /// # Errors
+    /// One line that says what is wrong.
+    pub(crate) fn open(
+        options: NodeOptions,
+        member: Name,
+        tls: Option<Tls>,
+        random: u64,
+    ) -> Result<Rc<Self>, String> {
+        let explain = |error: io::Error| {
+            format!(
+                "data folder {}: a copy of another hub's store: {error}",
+                options.folder.display()
+            )
+        };
+        if options.folder.exists() {
+            folder::tidy(&options.folder).map_err(explain)?;
+        }
+        let store = crate::node::open_store(&options, random)?;
+        let (head, identity) = (store.head(), store.identity());
+        Ok(Rc::new(Self {
+            options,
+            member,
+            tls,
+            store: RefCell::new(Some(store)),
+            copy: RefCell::new(None),
+            term: Cell::new(head.term),
+            head: Cell::new(head),
+            identity: Cell::new(identity),
+            leader: RefCell::default(),
+            serving: Cell::new(0),
+            changed: Notify::new(),
+            failed: RefCell::default(),
+            random: Cell::new(random),
+            voter: RefCell::default(),
+        }))
+    }
+
+    /// Where its log ends. Not zero while it leads.
+    pub(crate) const fn head(&self) -> Head {
+        self.head.get()
+    }
+
+    /// The latest term that it has heard of.
+    pub(crate) const fn term(&self) -> u64 {
+        self.term.get()
+    }
+
+    /// Whom it follows; empty for nobody.
+    pub(crate) fn leader(&self) -> String {
+        self.leader.borrow().clone()
+    }
+
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity.get()
+    }
+
+    /// From now on this member votes for the hub.
+    pub(crate) fn set_voter(&self, voter: Rc<Cluster>) {
+        self.voter.replace(Some(voter));
+    }
+
+    pub(crate) fn voter(&self) -> Option<Rc<Cluster>> {
+        self.voter.borrow().clone()
+    }
+
+    /// From now on the election has it that this hub's log ends at `head`: its member votes for none
+    /// that holds less. A term in which it has voted before is heard of when this answers, so that
+    /// what is acknowledged afterwards in an earlier one is not.
+    pub(crate) async fn note(&self, head: Head) {
+        let voter = self.voter.borrow().clone();
+        if let Some(voter) = voter {
+            let progress = Progress { term: head.term, position: head.number };
+            self.hear_term(voter.set_progress(progress).await);
+        }
+    }
+
+    /// What the store counts, and the bytes and ordinals of its log, while it follows.
+    pub(crate) fn look<R>(&self, look: impl FnOnce(&NodeStore) -> R) -> Option<R> {
+        self.store.borrow().as_ref().map(look)
+    }
+
+    /// Why it cannot go on.
+    pub(crate) fn failed(&self) -> Option<String> {
+        self.failed.borrow().clone()
+    }
+
+    /// A later term has begun: whoever leads in an earlier one is refused.
+    pub(crate) fn hear_term(&self, term: u64) {
+        if term > self.term.get() {
+            self.term.set(term);
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// Leaves the store as a clean end leaves it.
+    pub(crate) fn close(&self) -> Result<(), Failure> {
+        self.serving.set(self.serving.get() + 1);
+        self.copy.replace(None);
+        self.store.take().map_or(Ok(()), |mut store| store.close())
+    }
+
+    /// Gives the store to the hub that it becomes.
+    pub(crate) fn take_store(&self, term: u64) -> Option<NodeStore> {
+        self.serving.set(self.serving.get() + 1);
+        self.hear_term(term);
+        self.leader.replace(self.member.as_str().to_owned());
+        self.copy.replace(None);
+        let store = self.store.take();
+        self.head.set(Head { term, ..self.head.get() });
+        store
+    }
+
+    /// Accepts for as long as it is polled.
+    pub(crate) async fn accept(self: Rc<Self>, listener: TcpListener) {
+        let at_once = std::sync::Arc::new(tokio::sync::Semaphore::new(super::CONNECTIONS_MAX));
+        loop {
+            let Ok(permit) = at_once.clone().acquire_owned().await else { return };
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let standby = self.clone();
+                    tokio::task::spawn_local(async move {
+                        if let Err(error) = standby.serve(stream).await {
+                            tracing::info!("a replication link has ended: {error}");
+                        }
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!("cannot accept a replication link: {error}");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    async fn serve(&self, stream: tokio::net::TcpStream) -> io::Result<()> {
+        let handshake = Duration::from_millis(self.options.deadlines.handshake_ms.into());
+        let (stream, identity) = Stream::accepted(stream, self.tls.as_ref(), handshake).await?;
+        if identity.is_some_and(|name| name != self.options.name) {
+            return Err(invalid("its certificate is not that of this hub"));
+        }
+        let mut connection = Connection::new(stream);
+        let Message::Hello { version, hub, member, term } = connection.message(handshake).await?
+        else {
+            return Err(invalid("the first message is no greeting"));
+        };
+        self.note(self.head.get()).await;
+        let refusal = if version != VERSION || hub != self.options.name.as_str() {
+            Some(format!("this is hub `{}`, version {VERSION}", self.options.name))
+        } else if member == self.member.as_str() {
+            Some(format!("this is `{member}` itself"))
+        } else if term > 0 && (term < self.term.get() || self.is_leading(term)) {
+            Some(format!("term {} has begun", self.term.get()))
+        } else {
+            None
+        };
+        let answer = match &refusal {
+            Some(reason) => Message::Refused { term: self.term.get(), reason: reason.clone() },
+            None => self.welcome(term, &member),
+        };
+        connection.queue(&answer);
+        let done = refusal.is_some() || term == 0;
+        let served = if done { Ok(()) } else { self.follow(&mut connection, term).await };
+        // What was queued is still written: a refusal says why.
+        while connection.queued_bytes() > 0 {
+            let _ = tokio::time::timeout(handshake, connection.next()).await??;
+        }
+        served
+    }
+
+    /// Whether this hub leads itself in that term.
+    fn is_leading(&self, term: u64) -> bool {
+        self.store.borrow().is_none() && term == self.term.get()
+    }
+
+    fn welcome(&self, term: u64, member: &str) -> Message {
+        if term > 0 {
+            self.hear_term(term);
+            self.serving.set(self.serving.get() + 1);
+            self.leader.replace(member.to_owned());
+            self.copy.replace(None);
+        }
+        let instance = self.identity.get().instance;
+        Message::Welcome {
+            member: self.member.as_str().to_owned(),
+            instance,
+            head: self.head.get(),
+        }
+    }
+
+    async fn follow(&self, connection: &mut Connection, term: u64) -> io::Result<()> {
+        let serving = self.serving.get();
+        let silence = Duration::from_millis(self.options.deadlines.write_stall_ms.into());
+        let mut heard = tokio::time::Instant::now();
+        let mut alive = tokio::time::interval(ALIVE);
+        loop {
+            let event = tokio::select! {
+                event = connection.next() => Some(event?),
+                _ = alive.tick() => None,
+            };
+            if self.serving.get() != serving {
+                return Err(invalid("another hub leads now"));
+            }
+            let mut message = match event {
+                Some(Event::Message(message)) => Some(message),
+                Some(Event::Written) => None,
+                None if heard.elapsed() > silence => return Err(io::ErrorKind::TimedOut.into()),
+                None => {
+                    connection.queue(&Message::Alive);
+                    None
+                }
+            };
+            let mut stored = false;
+            while let Some(next) = message {
+                heard = tokio::time::Instant::now();
+                stored |= self.take(next)?;
+                message = connection.parse()?;
+            }
+            if stored {
+                let number = self.commit()?;
+                self.note(self.head.get()).await;
+                if self.serving.get() != serving || self.term.get() > term {
+                    return Err(invalid("another term has begun"));
+                }
+                connection.queue(&Message::Synced { number });
+            }
+        }
+    }
+
+    /// Does what a message says; whether something waits to be committed.
+    fn take(&self, message: Message) -> io::Result<bool> {
+        match message {
+            Message::Batch(batch) => {
+                let mut copy = self.copy.borrow_mut();
+                let mut store = self.store.borrow_mut();
+                let store = copy.as_mut().map(|copy| &mut copy.store).or(store.as_mut());
+                let Some(store) = store else { return Err(invalid("this hub leads")) };
+                match store.follow(&batch) {
+                    Ok(()) => Ok(true),
+                    Err(FollowError::Store(reason)) => {
+                        Err(self
+                            .fail(format!("the store of this standby does not work: {reason:?}")))
+                    }
+                    Err(error) => Err(invalid(format!("a batch does not fit: {error:?}"))),
+                }
+            }
+            Message::CopyStart(state) => self.start_copy(&state).map(|()| false),
+            Message::CopyPart(part) => {
+                let mut copy = self.copy.borrow_mut();
+                let copy = copy.as_mut().ok_or_else(|| invalid("no copy has begun"))?;
+                copy.store
+                    .take_copy_part(&part)
+                    .map_err(|reason| invalid(format!("a part of a copy: {reason:?}")))?;
+                Ok(false)
+            }
+            Message::CopyEnd { through } => {
+                let mut copy = self.copy.borrow_mut();
+                let copy = copy.as_mut().ok_or_else(|| invalid("no copy has begun"))?;
+                copy.through = Some(through);
+                let finished = copy.store.finish_copy();
+                finished.map_err(|reason| invalid(format!("the end of a copy: {reason:?}")))?;
+                Ok(true)
+            }
+            Message::Alive => Ok(false),
+            other => Err(invalid(format!("a message that is out of place: {other:?}"))),
+        }
+    }
+
+    fn next_random(&self) -> u64 {
+        self.random.set(replcore::rng::Rng::new(self.random.get()).next_u64());
+        self.random.get()
+    }
+
+    fn start_copy(&self, state: &[u8]) -> io::Result<()> {
+        self.copy.replace(None);
+        let path: PathBuf = folder::copy_folder(&self.options.folder);
+        if path.exists() {
+            std::fs::remove_dir_all(&path)?;
+        }
+        tracing::info!("taking a copy of the store of `{}`", self.leader.borrow());
+        let disk = FileDisk::open(&path).map_err(invalid)?;
+        let config = crate::node::store_config(&self.options, self.next_random());
+        let store = SegmentStore::open_copy(disk, &self.options.name, config, state);
+        self.copy.replace(Some(Copying { store: store.map_err(invalid)?, through: None }));
+        Ok(())
+    }
+
+    /// Makes safe what was taken; answers up to which number.
+    fn commit(&self) -> io::Result<u64> {
+        let failed = |this: &Self, reason| {
+            this.fail(format!("the store of this standby does not work: {reason:?}"))
+        };
+        let whole = match &mut *self.copy.borrow_mut() {
+            None => false,
+            Some(copy) => {
+                copy.store.commit().map_err(|reason| failed(self, reason))?;
+                copy.through.is_some_and(|through| copy.store.head().number >= through)
+            }
+        };
+        if whole {
+            self.replace_store()?;
+        }
+        if self.copy.borrow().is_some() {
+            // What it stands for until then is what was there before.
+            return Ok(0);
+        }
+        let mut store = self.store.borrow_mut();
+        let store = store.as_mut().ok_or_else(|| invalid("this hub leads"))?;
+        store.commit().map_err(|reason| failed(self, reason))?;
+        self.head.set(store.head());
+        self.identity.set(store.identity());
+        self.changed.notify_waiters();
+        Ok(store.head().number)
+    }
+
+    /// The copy is whole and takes the place of the store.
+    fn replace_store(&self) -> io::Result<()> {
+        self.copy.replace(None);
+        self.store.replace(None);
+        let replaced = folder::replace(&self.options.folder)
+            .map_err(|error| error.to_string())
+            .and_then(|()| crate::node::open_store(&self.options, self.next_random()));
+        match replaced {
+            Ok(store) => {
+                self.store.replace(Some(store));
+                tracing::info!("the copy of the leader's store is whole");
+                Ok(())
+            }
+            Err(error) => Err(self.fail(format!("the copy of the leader's store: {error}"))),
+        }
+    }
+
+    /// It cannot go on: a restart tells what is on the disk.
+    fn fail(&self, why: String) -> io::Error {
+        self.failed.replace(Some(why.clone()));
+        self.changed.notify_waiters();
+        invalid(why)
+    }
+
+    /// Looks after the store about once a second, while it follows.
+    pub(crate) async fn look_after(self: Rc<Self>) {
+        loop {
+            tokio::time::sleep(MAINTAIN).await;
+            let kept = match &mut *self.store.borrow_mut() {
+                Some(store) => store.maintain(wall_ms()),
+                None => Ok(()),
+            };
+            if let Err(reason) = kept {
+                self.fail(format!("the store of this standby does not work: {reason:?}"));
+            }
+        }
+    }
+}

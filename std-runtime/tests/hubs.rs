@@ -1,0 +1,231 @@
+//! A hub that outlives its machine (QC-33), on real sockets and disks: the leading hub goes with its
+//! folder, again and again, and nothing that was acknowledged is lost or doubled.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use common::{TestNode, eventually, hub_options, leaf_options, name};
+use replcore_runtime::api::{Bytes, NewMessage, Reply, Request, Status};
+use replcore_runtime::options::{Address, NodeOptions, Peer, StandbyOptions};
+
+/// Ports that were free a moment ago.
+fn ports<const COUNT: usize>() -> [Address; COUNT] {
+    let listeners: [TcpListener; COUNT] =
+        std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| Address::Tcp(listener.local_addr().unwrap().to_string()))
+}
+
+/// Hubs that hold one log.
+struct Group {
+    options: Vec<NodeOptions>,
+    nodes: Vec<Option<TestNode>>,
+    term: u64,
+    leader: usize,
+}
+
+const MEMBERS: [&str; 3] = ["a", "b", "c"];
+
+impl Group {
+    fn start(folder: &Path, acknowledge: u8) -> Self {
+        let (leaf_ports, group_ports) = (ports::<3>(), ports::<3>());
+        let options = |own: usize| {
+            let mut options = hub_options(folder, "hub");
+            options.folder = folder.join(MEMBERS[own]);
+            options.listen = vec![leaf_ports[own].clone()];
+            let peer = |other: usize| Peer {
+                name: name(MEMBERS[other]),
+                address: group_ports[other].clone(),
+            };
+            options.standby = Some(StandbyOptions {
+                member: name(MEMBERS[own]),
+                listen: group_ports[own].clone(),
+                peers: (0..3).filter(|other| *other != own).map(peer).collect(),
+                acknowledge,
+                election: None,
+            });
+            options
+        };
+        let options: Vec<NodeOptions> = (0..3).map(options).collect();
+        let nodes = options.iter().map(|options| Some(TestNode::start(options.clone()))).collect();
+        let mut group = Self { options, nodes, term: 0, leader: 0 };
+        group.promote(0);
+        group
+    }
+
+    fn promote(&mut self, index: usize) {
+        (self.term, self.leader) = (self.term + 1, index);
+        self.node(index).running.lead(self.term);
+    }
+
+    fn node(&self, index: usize) -> &TestNode {
+        self.nodes[index].as_ref().unwrap()
+    }
+
+    fn hub(&self) -> &TestNode {
+        self.node(self.leader)
+    }
+
+    fn addresses(&self) -> Vec<(&'static str, Address)> {
+        self.options.iter().map(|options| ("hub", options.listen[0].clone())).collect()
+    }
+
+    /// Ends a hub as a crash would, and its disk with it.
+    fn lose(&mut self, index: usize) {
+        let node = self.nodes[index].take().unwrap();
+        let folder: PathBuf = node.options.folder.clone();
+        node.running.abort();
+        node.running.join();
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    fn restart(&mut self, index: usize) {
+        self.nodes[index] = Some(TestNode::start(self.options[index].clone()));
+    }
+
+    /// The hub that has most of the log takes the place of the leader, as an election would have it.
+    async fn elect(&mut self) {
+        let mut best = None;
+        for (index, node) in self.nodes.iter().enumerate() {
+            if let Some(node) = node {
+                let committed = node.status().await.counters["replication_committed"];
+                best = best.max(Some((committed, index)));
+            }
+        }
+        self.promote(best.unwrap().1);
+    }
+}
+
+fn counter(status: &Status, name: &str) -> u64 {
+    status.counters.get(name).copied().unwrap_or(0)
+}
+
+/// Posts at whichever hub leads until it is acknowledged.
+async fn post_at_hub(node: &TestNode, key: &str) -> bool {
+    let message = NewMessage {
+        message_type: "direct".into(),
+        idempotency_key: Some(Bytes(key.as_bytes().to_vec())),
+        body: Bytes(key.as_bytes().to_vec()),
+        ..NewMessage::default()
+    };
+    let post = node.handle.call(Request::Post { messages: vec![message] });
+    let answered = tokio::time::timeout(Duration::from_millis(500), post).await;
+    matches!(answered, Ok(Ok(Reply::Posted { .. })))
+}
+
+#[tokio::test]
+async fn the_leading_hub_and_its_disk_are_lost_again_and_again_and_nothing_acknowledged_is() {
+    let rounds: usize =
+        std::env::var("HUBS_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(10);
+    let folder = tempfile::tempdir().unwrap();
+    let mut group = Group::start(folder.path(), 1);
+    let at = group.addresses();
+    let from = TestNode::start(leaf_options(folder.path(), "from", &at));
+    let to = TestNode::start(leaf_options(folder.path(), "to", &at));
+    eventually("both leaves are registered", async || {
+        match group.hub().status().await.role.as_str() {
+            "hub" => group.hub().live_leaves().await == 2,
+            _ => false,
+        }
+    })
+    .await;
+    let (mut posted, mut acknowledged) = (Vec::new(), Vec::new());
+    let mut pending: Option<String> = None;
+    for round in 0..rounds {
+        let deadline = Instant::now() + Duration::from_millis(400);
+        let mut number = 0;
+        while Instant::now() < deadline {
+            let body = format!("leaf {round}/{number}");
+            from.post("flow", &body).await;
+            posted.push(body);
+            // The same post until it is acknowledged, whoever leads.
+            let key = pending.take().unwrap_or_else(|| format!("hub {round}/{number}"));
+            if post_at_hub(group.hub(), &key).await {
+                acknowledged.push(key);
+            } else {
+                pending = Some(key);
+            }
+            number += 1;
+        }
+        let lost = group.leader;
+        group.lose(lost);
+        group.elect().await;
+        group.restart(lost);
+    }
+    eventually("the last post is acknowledged", async || match &pending {
+        Some(key) => post_at_hub(group.hub(), key).await,
+        None => true,
+    })
+    .await;
+    acknowledged.extend(pending);
+    assert!(acknowledged.len() > rounds, "{}", acknowledged.len());
+    let expected: BTreeSet<&String> = posted.iter().chain(&acknowledged).collect();
+    for node in [&to, group.hub()] {
+        eventually("all are there", async || node.bodies().await.len() >= expected.len()).await;
+        let bodies = node.bodies().await;
+        let distinct: BTreeSet<&String> = bodies.iter().collect();
+        assert_eq!(distinct, expected);
+        assert_eq!(bodies.len(), expected.len(), "none is doubled");
+        let of_leaf: Vec<&String> = bodies.iter().filter(|body| body.starts_with("leaf")).collect();
+        assert_eq!(of_leaf, posted.iter().collect::<Vec<_>>(), "in order");
+    }
+    // The one that came back last has a copy and follows.
+    eventually("both standbys follow", async || {
+        let status = group.hub().status().await;
+        status.standbys.values().all(|state| state == "follows, 0 batches behind")
+    })
+    .await;
+    assert_eq!(counter(&group.hub().status().await, "replication_term"), group.term);
+}
+
+/// A hub that was cut off from its standbys goes on believing that it leads; nobody believes it.
+#[tokio::test]
+async fn a_hub_whose_term_is_over_is_refused_and_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut group = Group::start(folder.path(), 1);
+    eventually("the first hub leads", async || group.hub().status().await.role == "hub").await;
+    eventually("it takes posts", async || post_at_hub(group.hub(), "one").await).await;
+    eventually("all have it", async || {
+        let status = group.hub().status().await;
+        status.standbys.values().all(|state| state == "follows, 0 batches behind")
+    })
+    .await;
+    group.promote(1);
+    eventually("the second leads", async || group.hub().status().await.role == "hub").await;
+    eventually("the first has ended", async || group.node(0).running.is_finished()).await;
+    let first = group.nodes[0].take().unwrap();
+    let report = first.running.join();
+    assert!(report.error.unwrap().contains("no longer leads: its term 1 is over"));
+    eventually("it takes posts", async || post_at_hub(group.hub(), "two").await).await;
+    group.restart(0);
+    eventually("the first follows", async || {
+        let status = group.hub().status().await;
+        status.standbys["a"] == "follows, 0 batches behind"
+    })
+    .await;
+    assert_eq!(group.hub().bodies().await, ["one", "two"]);
+    // Its own word counts for nothing in a term that was: it may not lead there.
+    group.node(0).running.lead(2);
+    eventually("it has ended", async || group.node(0).running.is_finished()).await;
+}
+
+/// Without a standby that has it nothing is acknowledged; with one it is.
+#[tokio::test]
+async fn a_post_waits_for_a_standby() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut group = Group::start(folder.path(), 1);
+    eventually("it leads", async || group.hub().status().await.role == "hub").await;
+    eventually("it takes posts", async || post_at_hub(group.hub(), "one").await).await;
+    for index in [1, 2] {
+        group.lose(index);
+    }
+    let waiting = tokio::time::timeout(Duration::from_millis(300), group.hub().post("t", "two"));
+    assert!(waiting.await.is_err(), "nobody else has it");
+    assert_eq!(group.hub().bodies().await, ["one"], "it is not to be read either");
+    group.restart(2);
+    let bodies = async || group.hub().bodies().await;
+    eventually("the returned standby has it", async || bodies().await == ["one", "two"]).await;
+}
