@@ -34,7 +34,7 @@ Examples:
   replcore cluster --name x --listen 127.0.0.1:7005 --masterless --peer y=127.0.0.1:7006
 
 The file is JSON with the keys of QCluster: identifier, listen_host, listen_port, and peers with host,
-port, identifier and metadata. Beside them: cluster, metadata, advertise, profile, heartbeat_ms,
+port, identifier and metadata. Beside them: cluster, join, metadata, advertise, profile, heartbeat_ms,
 timeout_ms_min, timeout_ms_max, masterless, learner, priority, data_folder, http, exec, tls_ca,
 tls_cert, tls_key; other keys are passed over. A peer that is not sound is reported and passed over.
 
@@ -172,7 +172,7 @@ fn of_flags(args: &ClusterArgs) -> Result<ClusterConfig, String> {
     options.join = args.join.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
     options.metadata = args.metadata.as_deref().map(parse_metadata).transpose()?;
     options.advertise = args.advertise.clone().unwrap_or_default();
-    (options.profile, options.election) = (args.profile, args.profile.election());
+    options.set_profile(args.profile);
     options.masterless = args.masterless;
     options.voter = !args.learner;
     options.priority = args.priority;

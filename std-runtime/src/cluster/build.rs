@@ -94,6 +94,7 @@ pub(super) fn host(
         writer: RefCell::new(Some(writer)),
         connections: Cell::new(0),
         calls_at_work: Cell::new(0),
+        waits: Cell::new(0),
         stopping: Cell::new(false),
         joins: !options.join.is_empty() && !known,
         options,

@@ -35,6 +35,7 @@ pub const KEYS: &[(&str, &str)] = &[
     ("listen_host", "where it listens; default localhost"),
     ("listen_port", "the port; default 0, any that is free"),
     ("peers", "the others: a list of {host, port, identifier, metadata, learner}; default none"),
+    ("join", "HOST:PORT of a member to ask for admission, or a list of such; default none"),
     ("cluster", "the name of the cluster, the same for all; default `default`"),
     ("metadata", "what it says of itself: an object of at most 256 bytes"),
     ("advertise", "HOST:PORT where the others reach it; default where it listens"),
@@ -107,6 +108,9 @@ pub fn parse(text: &[u8]) -> Result<ClusterConfig, String> {
     };
     let mut options = ClusterOptions::new(name, cluster, listen, folder);
     options.peers = peers_of(&mut keys, &name, &mut reports)?;
+    for text in list_of(&mut keys, "join")? {
+        options.join.push(text.parse().map_err(|error| format!("join: {error}"))?);
+    }
     options.metadata = metadata_of(&mut keys)?;
     options.advertise = text_of(&mut keys, "advertise")?.unwrap_or_default();
     times_of(&mut keys, &mut options)?;
@@ -279,7 +283,8 @@ fn times_of(keys: &mut Map<String, Value>, options: &mut ClusterOptions) -> Resu
         Some(text) => text.parse().map_err(|error| format!("profile: {error}"))?,
         None => Profile::default(),
     };
-    let mut election = profile.election();
+    options.set_profile(profile);
+    let election = &mut options.election;
     for (key, value) in [
         ("heartbeat_ms", &mut election.heartbeat_ms),
         ("timeout_ms_min", &mut election.timeout_ms_min),
@@ -289,7 +294,6 @@ fn times_of(keys: &mut Map<String, Value>, options: &mut ClusterOptions) -> Resu
             *value = given as u32;
         }
     }
-    (options.profile, options.election) = (profile, election);
     Ok(())
 }
 

@@ -113,6 +113,7 @@ async fn run(
         }
     };
     let address = listener.address();
+    shared.view.send_replace(Arc::new(status::view(&host)));
     let taking = host.clone();
     let mut tasks = tokio::task::JoinSet::new();
     let accepting = tasks.spawn_local(listener.run(move |accepted| taking.take(accepted)));
@@ -169,6 +170,8 @@ pub(super) struct Host {
     /// Connections that others have opened.
     pub(super) connections: Cell<u32>,
     pub(super) calls_at_work: Cell<u32>,
+    /// Requests that wait for an event.
+    pub(super) waits: Cell<u32>,
     pub(super) stopping: Cell<bool>,
     /// It has no configuration and wants to be taken in.
     pub(super) joins: bool,

@@ -106,7 +106,8 @@ impl Cluster {
         self.shared.view.borrow().leader(&self.shared.lease)
     }
 
-    /// All members that it knows, itself included, by name.
+    /// All members that it knows, itself included, by name; as of the last change of one of them.
+    /// [`Cluster::status`] is as of now.
     pub fn members(&self) -> Vec<Member> {
         self.shared.view.borrow().status.members.clone()
     }

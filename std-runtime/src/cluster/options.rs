@@ -85,7 +85,8 @@ pub struct ClusterOptions {
     pub join: Vec<Address>,
     /// What it says of itself; `None` for what the files of the others say of it.
     pub metadata: Option<Metadata>,
-    /// How fast failures are noticed, and what that costs. Default [`Profile::Lan`].
+    /// How fast failures are noticed, and what that costs: [`Self::set_profile`]. Default
+    /// [`Profile::Lan`].
     pub profile: Profile,
     /// The times of the election, the same for all voters. Default those of [`Profile::Lan`].
     pub election: ElectionConfig,
@@ -107,11 +108,12 @@ pub struct ClusterOptions {
     pub programs_max: u32,
     /// How long a leader that is asked to resign waits for those who hold it to let go. Default 10 s.
     pub release: Duration,
-    /// Opening a connection to a member. Default 2 s.
+    /// Opening a connection to a member. Default 2 s; 5 and 20 s with the other profiles.
     pub connect: Duration,
-    /// From connection to greeting. Default 2 s.
+    /// From connection to greeting. Default 2 s; 5 and 20 s with the other profiles.
     pub handshake: Duration,
-    /// A member that takes no byte for this long is cut off. Default 2 s.
+    /// A member that takes no byte for this long is cut off. Default 2 s; 5 and 20 s with the other
+    /// profiles.
     pub write_stall: Duration,
     /// For tests: nothing is written to the folder while this file exists.
     pub stall_file: Option<PathBuf>,
@@ -143,5 +145,17 @@ impl ClusterOptions {
             write_stall: Duration::from_secs(2),
             stall_file: None,
         }
+    }
+
+    /// Takes the times of a profile.
+    pub fn set_profile(&mut self, profile: Profile) {
+        self.profile = profile;
+        self.election = profile.election();
+        let patience = Duration::from_secs(match profile {
+            Profile::Lan => 2,
+            Profile::Wan => 5,
+            Profile::Battery => 20,
+        });
+        (self.connect, self.handshake, self.write_stall) = (patience, patience, patience);
     }
 }

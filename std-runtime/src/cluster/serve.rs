@@ -1,5 +1,6 @@
 //! Answers what a member is asked, on its own thread.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
@@ -13,6 +14,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::api::{ClusterReply, ClusterRequest};
 use super::config::encode_metadata;
+use super::events::Batch;
 use super::host::Host;
 use super::options::Metadata;
 use super::status;
@@ -25,6 +27,8 @@ use crate::service::parse_name;
 
 /// Calls that are worked on at once.
 const CALLS_MAX: u32 = 64;
+/// Requests that wait for an event at once, so that there is room for others.
+const WAITS_MAX: u32 = 48;
 /// Longest wait for an event, in milliseconds.
 const WAIT_MS_MAX: u32 = 60_000;
 /// How long a change of the members may take.
@@ -40,6 +44,26 @@ fn conflict(text: impl Into<String>) -> ApiError {
 
 fn unavailable(text: impl Into<String>) -> ApiError {
     ApiError::new(ErrorKind::Unavailable, text)
+}
+
+/// A place among those who wait for an event.
+struct Waiting<'a>(&'a Cell<u32>);
+
+impl<'a> Waiting<'a> {
+    fn new(waits: &'a Cell<u32>) -> Result<Self, ApiError> {
+        if waits.get() >= WAITS_MAX {
+            let text = format!("{WAITS_MAX} requests wait for events already; try again");
+            return Err(ApiError::new(ErrorKind::Full, text));
+        }
+        waits.set(waits.get() + 1);
+        Ok(Self(waits))
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
 }
 
 impl Host {
@@ -138,7 +162,7 @@ impl Host {
     async fn answer_cluster(self: &Rc<Self>, request: ClusterRequest) -> Answered {
         match request {
             ClusterRequest::Status => Ok(ClusterReply::Status(Box::new(status::status(self)))),
-            ClusterRequest::Events { after, wait_ms } => Ok(self.events(after, wait_ms).await),
+            ClusterRequest::Events { after, wait_ms } => self.events(after, wait_ms).await,
             ClusterRequest::SetMetadata { metadata } => self.set_metadata(&metadata),
             ClusterRequest::Resign => self.resign().await,
             ClusterRequest::Join { identifier, address, voter, passed_on } => {
@@ -165,16 +189,17 @@ impl Host {
         }
     }
 
-    async fn events(&self, after: Option<u64>, wait_ms: u32) -> ClusterReply {
+    async fn events(&self, after: Option<u64>, wait_ms: u32) -> Answered {
         let log = &self.shared.events;
         let mut growth = log.subscribe();
         let after = after.unwrap_or_else(|| log.last());
         if log.last() <= after && wait_ms > 0 {
+            let _place = Waiting::new(&self.waits)?;
             let wait = Duration::from_millis(wait_ms.min(WAIT_MS_MAX).into());
             let _ = tokio::time::timeout(wait, growth.wait_for(|last| *last > after)).await;
         }
-        let batch = log.after(after);
-        ClusterReply::Events { events: batch.events, last: batch.last, missed: batch.missed }
+        let Batch { events, last, missed } = log.after(after);
+        Ok(ClusterReply::Events { events, last, missed })
     }
 
     fn set_metadata(&self, metadata: &Metadata) -> Answered {

@@ -26,6 +26,9 @@ fn options(folder: &std::path::Path, count: usize) -> Vec<ClusterOptions> {
         let listen = places[at].parse().unwrap();
         let folder = folder.join(&names[at]);
         let mut options = ClusterOptions::new(name(&names[at]), name("test"), listen, folder);
+        // As in the lab: a busy machine is not to be taken for a dead member.
+        options.election.heartbeat_ms = 100;
+        (options.election.timeout_ms_min, options.election.timeout_ms_max) = (1500, 3000);
         let peer = |other: usize| PeerOptions {
             name: name(&names[other]),
             address: places[other].parse().unwrap(),
@@ -101,7 +104,7 @@ fn a_hold_keeps_the_leadership_until_it_is_let_go() {
     let resigning = leader.clone();
     let resigned = std::thread::spawn(move || block_on(resigning.resign()));
     block_on(hold.resigning());
-    std::thread::sleep(Duration::from_millis(600));
+    std::thread::sleep(Duration::from_secs(2));
     assert!(leader.is_leader(), "it leads on while it is held");
     drop(hold);
     resigned.join().unwrap().unwrap();

@@ -61,12 +61,12 @@ fn more_connections_than_there_are_places_for_do_not_disturb_the_members() {
 fn members_of_another_cluster_and_strangers_are_ignored() {
     let mut lab = Lab::start(3);
     let (leader, term) = lab.leader();
-    let place = lab.members[leader].address.clone();
-    let name = lab.members[leader].name.clone();
-    let peer = format!("{name}={place}");
-    let other = lab.add(&["--peer", &peer, "--cluster", "elsewhere"]);
+    let (host, port) = lab.members[leader].address.rsplit_once(':').unwrap();
+    let port: u16 = port.parse().unwrap();
+    let peer = json!([{ "identifier": lab.members[leader].name, "host": host, "port": port }]);
+    let other = lab.add(json!({ "peers": peer, "cluster": "elsewhere" }));
     lab.members[other].start();
-    let stranger = lab.add(&["--peer", &peer]);
+    let stranger = lab.add(json!({ "peers": peer }));
     lab.members[stranger].start();
     eventually("both were turned away", || {
         let count = |counter| lab.members[leader].counter(counter);

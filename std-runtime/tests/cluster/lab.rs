@@ -69,30 +69,26 @@ impl Lab {
                         json!({ "identifier": name, "host": host, "port": port })
                     })
                     .collect();
-                let config = json!({
-                    "identifier": name,
-                    "listen_host": host,
-                    "listen_port": port,
-                    "peers": peers,
-                    "data_folder": folder.path().join(&name),
-                });
+                let mut config = config(&name, &host, port, folder.path());
+                config["peers"] = json!(peers);
                 Process::new(&name, format!("{host}:{port}"), folder.path(), config)
             })
             .collect();
         Self { folder, members }
     }
 
-    /// One more member, which is started with these flags and no file.
-    pub(crate) fn add(&mut self, flags: &[&str]) -> usize {
+    /// One more member, with these keys in its file.
+    pub(crate) fn add(&mut self, keys: Value) -> usize {
         let at = self.members.len();
         let name = name_of(at);
-        let host = self.members[0].address.rsplit_once(':').unwrap().0;
-        let address = format!("{host}:{}", 7001 + at);
-        let mut process = Process::new(&name, address.clone(), self.folder.path(), Value::Null);
-        let data = self.folder.path().join(&name);
-        let own = ["--name", &name, "--listen", &address, "--data", data.to_str().unwrap()];
-        process.flags = own.iter().chain(flags).map(|flag| (*flag).to_owned()).collect();
-        self.members.push(process);
+        let host = self.members[0].address.rsplit_once(':').unwrap().0.to_owned();
+        let port = 7001 + at as u16;
+        let mut config = config(&name, &host, port, self.folder.path());
+        for (key, value) in keys.as_object().unwrap() {
+            config[key] = value.clone();
+        }
+        let address = format!("{host}:{port}");
+        self.members.push(Process::new(&name, address, self.folder.path(), config));
         at
     }
 
@@ -157,6 +153,20 @@ impl Drop for Lab {
     }
 }
 
+/// The times are longer than those of any profile for one site, so that a machine that is busy with
+/// everything else is not taken for a dead member.
+fn config(name: &str, host: &str, port: u16, folder: &Path) -> Value {
+    json!({
+        "identifier": name,
+        "listen_host": host,
+        "listen_port": port,
+        "data_folder": folder.join(name),
+        "heartbeat_ms": 100,
+        "timeout_ms_min": 1500,
+        "timeout_ms_max": 3000,
+    })
+}
+
 fn name_of(at: usize) -> String {
     char::from(b'a' + at as u8).to_string()
 }
@@ -168,7 +178,7 @@ pub(crate) struct Process {
     pub(crate) data: PathBuf,
     /// Its configuration file.
     pub(crate) config: Value,
-    /// Flags beside the file, or instead of it.
+    /// Flags beside the file.
     pub(crate) flags: Vec<String>,
     /// What is run before the program: a command that runs another.
     pub(crate) wrapper: Vec<String>,
@@ -204,11 +214,8 @@ impl Process {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).args(&self.wrapper);
         command.arg(env!("CARGO_BIN_EXE_replcore")).arg("cluster");
-        if self.config != Value::Null {
-            fs::write(&self.file, self.config.to_string()).unwrap();
-            command.arg(&self.file);
-        }
-        command.args(&self.flags);
+        fs::write(&self.file, self.config.to_string()).unwrap();
+        command.arg(&self.file).args(&self.flags);
         command.stdin(Stdio::null()).stdout(output()).stderr(output());
         let spawned = command.spawn();
         self.child = Some(spawned.unwrap_or_else(|error| panic!("cannot start setpriv: {error}")));

@@ -13,4 +13,5 @@ mod input;
 mod lab;
 mod membership;
 mod namespaces;
+mod tls;
 mod watch;

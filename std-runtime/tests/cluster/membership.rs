@@ -26,7 +26,7 @@ fn a_newcomer_joins_by_any_member_votes_and_can_leave_again() {
     let (leader, _) = lab.leader();
     let follower = lab.others(leader)[0];
     let by = lab.members[follower].address.clone();
-    let new = lab.add(&["--join", &by]);
+    let new = lab.add(json!({ "join": by }));
     lab.members[new].start();
     eventually("all know four voters", || (0..4).all(|at| voters(&lab, at).len() == 4));
     // Of four, three are needed: with two away nobody leads.
@@ -70,7 +70,7 @@ fn a_member_that_is_gone_can_be_taken_out() {
 fn a_learner_is_told_and_does_not_vote() {
     let mut lab = Lab::start(3);
     let by = lab.members[0].address.clone();
-    let learner = lab.add(&["--join", &by, "--learner"]);
+    let learner = lab.add(json!({ "join": [by], "learner": true }));
     lab.members[learner].start();
     eventually("it is a learner", || {
         lab.members[learner].status().is_some_and(|it| it.role == "learner" && it.voters == 3)
