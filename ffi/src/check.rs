@@ -103,7 +103,8 @@ pub(crate) unsafe fn sized<T: Copy>(source: *const T) -> Result<T, replcore_stat
     // SAFETY: a pointer that is not null has at least the size field behind it.
     let size = unsafe { *reference(source.cast::<u32>())? } as usize;
     let own_size = size_of::<T>();
-    if size < size_of::<u32>() || size > 4 * own_size {
+    // A size that no header has had would cut a pointer in two.
+    if size < size_of::<u32>() || size > 4 * own_size || !size.is_multiple_of(align_of::<T>()) {
         return Err(replcore_status::StructSize);
     }
     // SAFETY: the structure says that it has this many bytes.

@@ -1,12 +1,20 @@
 //! What the fuzz targets do with their bytes. Each is a function over a slice, so that an input
 //! which once failed can be run by an ordinary test as well.
 
+// What the files of the C interface call the core.
+extern crate replcore as replcore_core;
+
+pub mod c_abi;
 pub mod decode;
 pub mod disk;
 pub mod leaf;
 pub mod machine;
 pub mod node;
 pub mod store_ops;
+
+/// The C interface, which is no library that a Rust program could link.
+#[path = "../../ffi/src/lib.rs"]
+mod ffi;
 
 #[cfg(test)]
 mod tests {
@@ -31,6 +39,11 @@ mod tests {
     #[test]
     fn decoders_survive_seeds_and_random_bytes() {
         seeds_and_random_inputs("decode", 5_000, crate::decode::run);
+    }
+
+    #[test]
+    fn the_c_interface_survives_seeds_and_random_programs() {
+        seeds_and_random_inputs("c_abi", 5_000, crate::c_abi::run);
     }
 
     #[test]

@@ -204,3 +204,29 @@ fn machines_in_threads_of_their_own_share_nothing() {
         .args(["-lpthread", "-lm", "-ldl"]));
     run(&mut Command::new(program));
 }
+
+#[test]
+fn an_installed_library_is_found_by_pkg_config_and_has_a_soname() {
+    if !has("pkg-config") {
+        return leave_out("the installed C library", "pkg-config");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let prefix = folder.path().join("usr");
+    // In a folder of its own: the library of the other tests stays as it is.
+    run(Command::new(root().join("scripts/install-c"))
+        .arg(&prefix)
+        .env("PROFILE", "dev")
+        .env("CARGO_TARGET_DIR", build_folder().join("install-c")));
+    let source = folder.path().join("program.c");
+    let text = "#include <replcore.h>\nint main(void) { return replcore_abi() != REPLCORE_ABI; }\n";
+    std::fs::write(&source, text).unwrap();
+    let program = folder.path().join("program");
+    let flags = run(Command::new("pkg-config")
+        .args(["--cflags", "--libs", "replcore"])
+        .env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig")));
+    let flags = String::from_utf8(flags).unwrap();
+    run(Command::new("cc").arg("-o").arg(&program).arg(&source).args(flags.split_whitespace()));
+    // It runs with the name that is in it, not with the one it was linked by.
+    std::fs::remove_file(prefix.join("lib/libreplcore.so")).unwrap();
+    run(Command::new(&program).env("LD_LIBRARY_PATH", prefix.join("lib")));
+}

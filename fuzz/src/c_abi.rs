@@ -1,0 +1,503 @@
+//! A hostile or mistaken C program: every function of the interface, in any order, with pointers that are
+//! null, skewed, or of another kind of machine, with memory and buffers of every size, and with
+//! configurations of headers that never were.
+//!
+//! What is checked: a status that the header knows, nothing written after an error, outputs of kinds that
+//! the header knows, and that a drain ends. Buffers have exactly the bytes that they are said to have, so
+//! that an address sanitizer sees a byte too many.
+
+use std::ffi::{CString, c_char};
+use std::ptr::{null, null_mut};
+
+use replcore::wire::{self, CONTROL_FRAME_BYTES_MAX, Control, Hello, Lease, Open, Resume, Role};
+
+use crate::ffi::*;
+
+/// Outputs in one drain after which it counts as endless.
+const OUTPUTS_MAX: usize = 20_000;
+
+struct Choices<'a> {
+    rest: &'a [u8],
+}
+
+impl Choices<'_> {
+    fn byte(&mut self) -> u8 {
+        let (first, rest) =
+            self.rest.split_first().map_or((0, self.rest), |(one, rest)| (*one, rest));
+        self.rest = rest;
+        first
+    }
+
+    /// Small numbers mostly, the greatest now and then.
+    fn number(&mut self) -> u64 {
+        match self.byte() {
+            255 => u64::MAX,
+            254 => u64::MAX - 1,
+            253 => u64::from(u32::MAX),
+            252 => u64::from(self.byte()) << 56,
+            251 => u64::from(self.byte()) << 12,
+            small => u64::from(small % 16),
+        }
+    }
+
+    fn small(&mut self) -> u32 {
+        self.number() as u32
+    }
+
+    /// The default mostly, so that machines are made at all.
+    fn rare(&mut self) -> u32 {
+        if self.byte() < 16 { self.small() } else { 0 }
+    }
+
+    fn bytes(&mut self) -> Vec<u8> {
+        let length = usize::from(self.byte()).min(self.rest.len());
+        let (bytes, rest) = self.rest.split_at(length);
+        self.rest = rest;
+        // Exactly as long as it is said to be.
+        bytes.to_vec().into_boxed_slice().into_vec()
+    }
+
+    fn text(&mut self) -> CString {
+        match self.byte() % 4 {
+            0 => {
+                CString::new(self.bytes().into_iter().filter(|&byte| byte != 0).collect::<Vec<_>>())
+            }
+            1 => CString::new("a"),
+            2 => CString::new("127.0.0.1:1"),
+            _ => CString::new("x".repeat(usize::from(self.byte()) * 5)),
+        }
+        .expect("no zero byte")
+    }
+}
+
+fn known(status: replcore_status) -> bool {
+    ((replcore_status::Busy as i32)..=0).contains(&(status as i32))
+}
+
+/// A structure with the size that the program says, and exactly that many bytes behind it.
+fn resized<T: Copy>(structure: &T, size: u32, fill: u8) -> Vec<u64> {
+    let mut words = vec![0u64; (size as usize).div_ceil(8).max(1)];
+    let own = size_of::<T>().min(words.len() * 8);
+    // SAFETY: no more bytes than either has.
+    unsafe {
+        std::ptr::copy_nonoverlapping(
+            (&raw const *structure).cast::<u8>(),
+            words.as_mut_ptr().cast(),
+            own,
+        );
+        let bytes = words.as_mut_ptr().cast::<u8>();
+        for at in own..words.len() * 8 {
+            *bytes.add(at) = fill;
+        }
+        *words.as_mut_ptr().cast::<u32>() = size;
+    }
+    words
+}
+
+/// What the program has.
+struct Program {
+    memory: [Vec<u8>; 2],
+    machines: [*mut replcore_machine; 2],
+    /// Memory that is no machine.
+    foreign: Vec<u64>,
+    now: u64,
+}
+
+impl Program {
+    fn machine(&self, choices: &mut Choices<'_>) -> *mut replcore_machine {
+        match choices.byte() {
+            0 => null_mut(),
+            1 => self.foreign.as_ptr().cast_mut().cast(),
+            2 => self.machines[0].wrapping_byte_add(1),
+            number => self.machines[usize::from(number % 2)],
+        }
+    }
+}
+
+/// Runs one input.
+pub fn run(data: &[u8]) {
+    let mut choices = Choices { rest: data };
+    let mut program = Program {
+        memory: [Vec::new(), Vec::new()],
+        machines: [null_mut(); 2],
+        foreign: vec![choices.number(); 1024],
+        now: 1,
+    };
+    while !choices.rest.is_empty() {
+        program.now = program.now.saturating_add(choices.number().min(1 << 40));
+        // SAFETY: what each function asks of its caller beyond what it checks is kept: lengths are
+        // those of the memory, texts end in a zero byte, nothing overlaps.
+        let status = unsafe {
+            match choices.byte() % 10 {
+                8 | 9 => greet(&program, &mut choices),
+                0 => init_leaf(&mut program, &mut choices),
+                1 => init_member(&mut program, &mut choices),
+                2 | 3 => input(&program, &mut choices),
+                4 => receive(&program, &mut choices),
+                5 => command(&program, &mut choices),
+                6 => look(&program, &mut choices),
+                _ => formats(&mut choices),
+            }
+        };
+        assert!(known(status), "{status:?}");
+        drain(&program, &mut choices);
+    }
+}
+
+unsafe fn init_leaf(program: &mut Program, choices: &mut Choices<'_>) -> replcore_status {
+    // SAFETY: zeros are a value of a structure of integers and pointers.
+    let mut config: replcore_leaf_config = unsafe { std::mem::zeroed() };
+    let texts = [choices.text(), choices.text(), choices.text(), choices.text()];
+    (config.name, config.address) = (texts[0].as_ptr(), texts[1].as_ptr());
+    (config.queue, config.consumer) = (texts[2].as_ptr(), texts[3].as_ptr());
+    if choices.byte() % 4 > 0 {
+        (config.name, config.queue, config.consumer) = (c"a".as_ptr(), null(), null());
+        config.address = null();
+    }
+    (config.instance, config.seed) = (u64::from(choices.rare() == 0), choices.number());
+    (config.epoch, config.frame_bytes_max) = (u32::from(choices.rare() == 0), choices.rare());
+    (config.window_bytes, config.role) = (choices.rare(), choices.rare());
+    (config.retry_ms_min, config.retry_ms_max) = (choices.rare(), choices.rare());
+    (config.keepalive_ms, config.lease_ms) = (choices.rare(), choices.rare());
+    (config.register_ms, config.poll_interval_ms) = (choices.rare(), choices.rare());
+    let size = match choices.byte() {
+        odd @ 0..16 => u32::from(odd) * 37,
+        _ => size_of::<replcore_leaf_config>() as u32,
+    };
+    let config = resized(&config, size, choices.byte() % 2);
+    let needed = replcore_leaf_memory();
+    let memory = place(needed, choices);
+    let skew = usize::from(choices.byte() % 16).min(memory.len());
+    program.memory[0] = memory;
+    program.machines[0] = null_mut();
+    let memory = &mut program.memory[0][skew..];
+    // SAFETY: as in `run`.
+    unsafe {
+        let memory = (memory.as_mut_ptr().cast(), memory.len());
+        replcore_leaf_init(memory.0, memory.1, config.as_ptr().cast(), &mut program.machines[0])
+    }
+}
+
+unsafe fn init_member(program: &mut Program, choices: &mut Choices<'_>) -> replcore_status {
+    // SAFETY: zeros are a value of a structure of integers and pointers.
+    let mut config: replcore_member_config = unsafe { std::mem::zeroed() };
+    let texts = [choices.text(), choices.text(), choices.text()];
+    (config.name, config.cluster) = (texts[0].as_ptr(), texts[1].as_ptr());
+    config.address = texts[2].as_ptr();
+    if choices.byte() % 4 > 0 {
+        (config.name, config.cluster, config.address) = (c"m".as_ptr(), c"c".as_ptr(), null());
+    }
+    (config.instance, config.seed) = (u64::from(choices.rare() == 0), choices.number());
+    (config.profile, config.membership) = (choices.rare() % 4, choices.rare() % 4);
+    (config.peers_max, config.links_max) = (choices.rare(), choices.rare());
+    (config.without_election, config.priority) = (choices.rare() % 3, choices.rare());
+    (config.heartbeat_ms, config.timeout_ms_min) = (choices.rare(), choices.rare());
+    (config.timeout_ms_max, config.suspect_ms) = (choices.rare(), choices.rare());
+    (config.clock_error_ppm, config.handshake_ms) = (choices.rare(), choices.rare());
+    let size = match choices.byte() {
+        odd @ 0..16 => u32::from(odd) * 37,
+        _ => size_of::<replcore_member_config>() as u32,
+    };
+    let config = resized(&config, size, choices.byte() % 2);
+    // SAFETY: as in `run`.
+    let needed = unsafe { replcore_member_memory(config.as_ptr().cast()) };
+    let memory = place(needed, choices);
+    let skew = usize::from(choices.byte() % 16).min(memory.len());
+    program.memory[1] = memory;
+    program.machines[1] = null_mut();
+    let memory = &mut program.memory[1][skew..];
+    // SAFETY: as in `run`.
+    unsafe {
+        let memory = (memory.as_mut_ptr().cast(), memory.len());
+        replcore_member_init(memory.0, memory.1, config.as_ptr().cast(), &mut program.machines[1])
+    }
+}
+
+/// Memory for a machine: enough mostly.
+fn place(needed: usize, choices: &mut Choices<'_>) -> Vec<u8> {
+    let bytes = match choices.byte() {
+        0 => choices.number().min(4096) as usize,
+        _ => needed + 16,
+    };
+    vec![choices.byte(); bytes]
+}
+
+unsafe fn input(program: &Program, choices: &mut Choices<'_>) -> replcore_status {
+    let (machine, now) = (program.machine(choices), program.now);
+    let (link, stream) = (choices.rare(), choices.small() % 9);
+    // SAFETY: as in `run`.
+    unsafe {
+        match choices.byte() % 15 {
+            0 => replcore_handle_timeout(machine, now),
+            1 | 2 => replcore_handle_link_up(
+                machine,
+                now,
+                link,
+                choices.small(),
+                choices.small() % 4,
+                choices.number(),
+            ),
+            3 => replcore_handle_link_down(machine, now, link),
+            4 => replcore_handle_dial_failed(machine, now, link),
+            5 => replcore_handle_writable(machine, now, link, choices.small()),
+            6 => replcore_handle_persisted(machine, now, choices.number()),
+            7 => replcore_handle_failed(machine, now, choices.number(), choices.small()),
+            8 => {
+                replcore_handle_gone(machine, now, link, stream, choices.number(), choices.small())
+            }
+            9 => replcore_handle_refused(machine, now, link, stream, choices.small()),
+            10 => replcore_handle_appended(machine, now, link, stream, choices.number()),
+            11 => {
+                let (position, offset) = (choices.number(), choices.small());
+                let (bytes, wire_bytes) = (choices.small(), choices.small());
+                let at = (position, offset);
+                replcore_handle_sent(machine, now, link, stream, at.0, at.1, bytes, wire_bytes)
+            }
+            12 => {
+                let (position, offset, bytes) =
+                    (choices.number(), choices.small(), choices.small());
+                replcore_handle_taken(machine, now, link, stream, position, offset, bytes)
+            }
+            13 => {
+                let (token, epoch) = (choices.number(), choices.small());
+                let (position, offset) = (choices.number(), choices.small());
+                replcore_handle_answer_inbound(machine, now, token, epoch, position, offset)
+            }
+            _ => {
+                let (token, epoch) = (choices.number(), choices.small());
+                let (released, next) = (choices.number(), choices.number());
+                replcore_handle_answer_outbound(machine, now, token, epoch, released, next)
+            }
+        }
+    }
+}
+
+/// What gets a machine going: an open link with credit, and a frame of a peer that is right.
+unsafe fn greet(program: &Program, choices: &mut Choices<'_>) -> replcore_status {
+    let (machine, now) = (program.machine(choices), program.now);
+    let role = [Role::Hub, Role::Member][usize::from(choices.byte() % 2)];
+    let hello = Hello {
+        magic: *b"RPLC",
+        version_min: 1,
+        version_max: 1,
+        role,
+        features: 0,
+        name: ["hub", "b"][usize::from(role == Role::Member)],
+        instance: 5,
+        epoch: 7,
+        frame_bytes_max: 65_536,
+        keepalive_ms: 1_000,
+        session: choices.byte().into(),
+    };
+    let stream = choices.byte() % 8;
+    let control = match choices.byte() % 6 {
+        0..3 => Control::Hello(hello),
+        3 => Control::Lease(Lease { lease_ms: 900_000 }),
+        4 => Control::Open(Open {
+            queue: "a",
+            class: choices.byte() % 4,
+            epoch: 7,
+            first: choices.number(),
+        }),
+        _ => Control::Resume(Resume {
+            epoch: choices.small(),
+            position: choices.number(),
+            offset: choices.small(),
+            credit_bytes: 65_536,
+            round: choices.byte() % 2,
+        }),
+    };
+    let mut frame = [0; CONTROL_FRAME_BYTES_MAX];
+    let length = wire::encode_control(stream, &control, &mut frame).expect("it fits");
+    let mut taken = 0;
+    // SAFETY: as in `run`.
+    unsafe {
+        replcore_handle_link_up(machine, now, 0, choices.small() % 2, 1, 0);
+        replcore_handle_writable(machine, now, 0, 1 << 20);
+        replcore_handle_recv(machine, now, 0, frame.as_ptr(), length, &mut taken)
+    }
+}
+
+unsafe fn receive(program: &Program, choices: &mut Choices<'_>) -> replcore_status {
+    let (machine, link, data) = (program.machine(choices), choices.small(), choices.bytes());
+    let mut taken = 77;
+    let pointer = if choices.byte() == 0 { null() } else { data.as_ptr() };
+    // SAFETY: as in `run`.
+    let status = unsafe {
+        replcore_handle_recv(machine, program.now, link, pointer, data.len(), &mut taken)
+    };
+    match status {
+        replcore_status::Ok => assert!(taken <= data.len()),
+        _ => assert_eq!(taken, 77, "written after {status:?}"),
+    }
+    status
+}
+
+unsafe fn command(program: &Program, choices: &mut Choices<'_>) -> replcore_status {
+    let (machine, now) = (program.machine(choices), program.now);
+    let data = choices.bytes();
+    let (pointer, len) = (data.as_ptr(), data.len());
+    // SAFETY: as in `run`.
+    unsafe {
+        match choices.byte() % 11 {
+            0 => replcore_leaf_stop(machine, now),
+            1 => replcore_leaf_reject(machine, now, choices.small(), choices.number()),
+            2 => replcore_restore(machine, choices.small(), choices.number(), pointer, len),
+            3 | 4 => {
+                let (name, address) = (choices.text(), choices.text());
+                let voter = choices.small() % 3;
+                let texts = (name.as_ptr(), address.as_ptr());
+                replcore_member_add_peer(machine, texts.0, texts.1, pointer, len, voter)
+            }
+            5 => replcore_member_set_metadata(machine, now, pointer, len),
+            6 => replcore_member_resign(machine, now),
+            7 => replcore_member_join(machine, now, choices.small()),
+            8 => replcore_member_leave(machine, now),
+            9 => replcore_member_change(machine, now, choices.number(), choices.small()),
+            _ => replcore_member_set_progress(machine, now, choices.number(), choices.number()),
+        }
+    }
+}
+
+unsafe fn look(program: &Program, choices: &mut Choices<'_>) -> replcore_status {
+    let machine = program.machine(choices);
+    let mut text: Vec<c_char> = vec![0; usize::from(choices.byte() % 80)];
+    let (mut node, mut leader) = (0, replcore_leader::default());
+    // SAFETY: as in `run`; zeros are a value of the structure.
+    unsafe {
+        let mut peer: replcore_peer = std::mem::zeroed();
+        let mut link = replcore_link_stats::default();
+        let mut counters = replcore_member_counters::default();
+        let _ = replcore_leaf_connected(machine) + replcore_leaf_drained(machine);
+        let _ = replcore_leaf_round_trip_us(machine);
+        let _ = (replcore_member_role(machine), replcore_member_term(machine));
+        let _ = replcore_member_leader_until(machine);
+        let statuses = [
+            replcore_leaf_peer(machine, text.as_mut_ptr(), text.len()),
+            replcore_leaf_stats(machine, &mut link),
+            replcore_member_leader(machine, &mut leader),
+            replcore_member_peer(machine, choices.number(), &mut peer),
+            replcore_member_peer_at(machine, choices.small(), &mut peer),
+            replcore_member_stats(machine, &mut counters),
+        ];
+        assert!(statuses.into_iter().all(known));
+        let dial = choices.small();
+        replcore_member_dial_target(machine, dial, text.as_mut_ptr(), text.len(), &mut node)
+    }
+}
+
+unsafe fn formats(choices: &mut Choices<'_>) -> replcore_status {
+    let mut data = choices.bytes();
+    let mut out = vec![0u8; usize::from(choices.byte())];
+    let (pointer, len, mut written) = (data.as_ptr(), data.len(), 0);
+    // SAFETY: as in `run`; zeros are values of the structures.
+    unsafe {
+        match choices.byte() % 9 {
+            0 => {
+                let mut batch = replcore_batch::default();
+                replcore_batch_read(pointer, len, choices.number(), &mut batch)
+            }
+            1 => {
+                let batch = replcore_batch {
+                    segment: choices.number(),
+                    first_ordinal: choices.number(),
+                    entries_len: choices.small(),
+                    records: choices.small(),
+                };
+                replcore_batch_encode(&batch, data.as_mut_ptr(), len)
+            }
+            2 => {
+                let mut kind = 0;
+                let most = choices.small();
+                replcore_entry_read(pointer, len, most, &mut kind, &mut written)
+            }
+            3 => {
+                let kind = choices.small();
+                let out = (out.as_mut_ptr(), out.len());
+                replcore_entry_encode(kind, pointer, len, out.0, out.1, &mut written)
+            }
+            4 => {
+                let (mut record, mut part) = (replcore_record::default(), replcore_part::default());
+                let index = choices.small();
+                let _ = replcore_record_to(pointer, len, index, &mut part);
+                let _ = replcore_record_header(pointer, len, index, &mut part);
+                let status = replcore_record_check(pointer, len, &mut record);
+                if status == replcore_status::Ok {
+                    assert!((record.body_at + record.body_len) as usize <= len);
+                }
+                status
+            }
+            5 => {
+                let id =
+                    replcore_record_id { message_class: choices.small(), ..Default::default() };
+                replcore_record_stamp(data.as_mut_ptr(), len, &id)
+            }
+            6 => {
+                let mut decoder = replcore_cobs_decoder::default();
+                let (mut taken, mut frame_len) = (0, 0);
+                let (line, cap) = (out.as_mut_ptr(), out.len());
+                let to = (&mut taken, &mut frame_len);
+                let status = replcore_cobs_take(&mut decoder, pointer, len, line, cap, to.0, to.1);
+                assert!(taken <= len && (frame_len == usize::MAX || frame_len <= cap));
+                status
+            }
+            7 => {
+                let out = (out.as_mut_ptr(), out.len());
+                replcore_cobs_encode(pointer, len, out.0, out.1, &mut written)
+            }
+            _ => encode(choices, &data, &mut out),
+        }
+    }
+}
+
+unsafe fn encode(choices: &mut Choices<'_>, data: &[u8], out: &mut [u8]) -> replcore_status {
+    // SAFETY: zeros are a value of a structure of integers and pointers.
+    let mut message: replcore_message = unsafe { std::mem::zeroed() };
+    let texts = [choices.text(), choices.text()];
+    let to = [texts[0].as_ptr(); 2];
+    let header =
+        replcore_header { name: texts[1].as_ptr(), value: data.as_ptr(), value_len: data.len() };
+    (message.message_type, message.to, message.to_count) =
+        (texts[1].as_ptr(), to.as_ptr(), choices.small() % 3);
+    (message.headers, message.header_count) = (&header, choices.small() % 2);
+    (message.body, message.body_len) = (data.as_ptr(), data.len());
+    message.struct_size = size_of::<replcore_message>() as u32;
+    let id = replcore_record_id { message_class: choices.small(), ..Default::default() };
+    let (mut written, mut found) = (0, replcore_record::default());
+    // SAFETY: as in `run`.
+    unsafe {
+        let status =
+            replcore_record_encode(&message, &id, 1, out.as_mut_ptr(), out.len(), &mut written);
+        if status == replcore_status::Ok {
+            let read = replcore_record_check(out.as_ptr(), written, &mut found);
+            assert_eq!((read, found.body_len as usize), (replcore_status::Ok, data.len()));
+        }
+        status
+    }
+}
+
+/// Polls both machines, with buffers of any size, and answers nothing.
+fn drain(program: &Program, choices: &mut Choices<'_>) {
+    for machine in program.machines {
+        let mut buf = vec![0u8; usize::from(choices.byte()) * 3];
+        let mut output = replcore_output { kind: 99, ..Default::default() };
+        for polled in 0.. {
+            assert!(polled < OUTPUTS_MAX, "a drain without end");
+            // SAFETY: a machine or null, and a buffer of that length.
+            let status =
+                unsafe { replcore_poll(machine, buf.as_mut_ptr(), buf.len(), &mut output) };
+            if status != replcore_status::Ok {
+                assert_eq!((status, output.kind), (replcore_status::Null, 99));
+                break;
+            }
+            assert!(output.kind <= replcore_output_kind::Halted as u32);
+            assert_ne!(output.kind, replcore_output_kind::Halted as u32, "halted");
+            if output.kind == replcore_output_kind::NeedBuffer as u32 {
+                assert!(output.len as usize > buf.len());
+                buf.resize(output.len as usize, 0);
+            } else if output.kind == replcore_output_kind::Idle as u32 {
+                break;
+            }
+        }
+    }
+}
