@@ -394,11 +394,11 @@ enum replcore_output_kind
    */
   REPLCORE_OUTPUT_KIND_DEAD_LETTER = 8,
   /*
-   Take the epoch `epoch`, give every record that is not acknowledged a new identity, start all
-   own queues anew, make that durable, close every link, and answer replcore_handle_persisted
-   with `token`.
+   The stream of `node`, `queue`, `message_class` and `epoch` goes on at `position`, whatever was
+   noted of it before: its owner has begun a new life of its log. Make that durable and answer
+   replcore_handle_taken, or replcore_handle_refused.
    */
-  REPLCORE_OUTPUT_KIND_RENUMBER = 9,
+  REPLCORE_OUTPUT_KIND_PLACE = 9,
   /*
    How far was the stream of `node`, `queue`, `message_class` and `epoch` taken? Answer
    replcore_handle_answer_inbound with `token`.
@@ -451,6 +451,12 @@ enum replcore_output_kind
    nothing more.
    */
   REPLCORE_OUTPUT_KIND_HALTED = 20,
+  /*
+   Where does a reader of the own queue `queue` and class `message_class` go on that was
+   `position` far in the life `epoch` of this log, or in a copy of it that is gone? Ask
+   replcore_place_after and answer replcore_handle_answer_place with `token`.
+   */
+  REPLCORE_OUTPUT_KIND_ASK_PLACE = 21,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -542,17 +548,13 @@ enum replcore_refuse
    */
   REPLCORE_REFUSE_CONSUMER = 9,
   /*
-   Two copies of one node are running.
-   */
-  REPLCORE_REFUSE_EPOCH = 10,
-  /*
    The other end is of another cluster.
    */
-  REPLCORE_REFUSE_CLUSTER = 11,
+  REPLCORE_REFUSE_CLUSTER = 10,
   /*
    This node is no member of the other's cluster.
    */
-  REPLCORE_REFUSE_STRANGER = 12,
+  REPLCORE_REFUSE_STRANGER = 11,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -668,6 +670,24 @@ typedef struct replcore_cobs_decoder {
 } replcore_cobs_decoder;
 
 /*
+ How a queue stood when a life of its log ended.
+ */
+typedef struct replcore_life {
+  /*
+   The number of entries that the queue had ever held.
+   */
+  uint64_t end;
+  /*
+   The life.
+   */
+  uint32_t epoch;
+  /*
+   Zero.
+   */
+  uint32_t reserved;
+} replcore_life;
+
+/*
  What a leaf is told at its start. All zeros but `struct_size`, `name`, `instance` and `epoch` is
  a sound configuration: 0 and NULL mean the default.
  */
@@ -677,7 +697,8 @@ typedef struct replcore_leaf_config {
    */
   uint32_t struct_size;
   /*
-   The life of the leaf's log; replcore_epoch_first makes the first one. Not 0.
+   The life of the leaf's log; replcore_epoch_first makes the first one, replcore_epoch_next that
+   of each later start. Not 0.
    */
   uint32_t epoch;
   /*
@@ -1576,7 +1597,7 @@ replcore_status replcore_handle_writable(struct replcore_machine *machine,
                                          uint32_t bytes);
 
 /*
- What was to be persisted or renumbered is safe.
+ What was to be persisted is safe.
 
  Asks of the caller:
  `machine` is a machine.
@@ -1665,8 +1686,8 @@ replcore_status replcore_handle_appended(struct replcore_machine *machine,
                                          uint64_t next);
 
 /*
- The answer to ASK_INBOUND: the greatest epoch known of that owner, queue and class (the one
- asked for when none is), and how far the stream was taken in it.
+ The answer to ASK_INBOUND: the last epoch in which something of that owner, queue and class was
+ taken (the one asked for when nothing was), and how far.
 
  Asks of the caller:
  `machine` is a machine.
@@ -1693,6 +1714,17 @@ replcore_status replcore_handle_answer_outbound(struct replcore_machine *machine
                                                 uint64_t next);
 
 /*
+ The answer to ASK_PLACE: the reader goes on at `position`.
+
+ Asks of the caller:
+ `machine` is a machine.
+ */
+replcore_status replcore_handle_answer_place(struct replcore_machine *machine,
+                                             uint64_t now_us,
+                                             uint64_t token,
+                                             uint64_t position);
+
+/*
  The answer to ASK_SUBSCRIBE of a program without consumers.
 
  Asks of the caller:
@@ -1706,6 +1738,28 @@ replcore_status replcore_handle_answer_denied(struct replcore_machine *machine,
  The epoch of a fresh log, made from a random number.
  */
 uint32_t replcore_epoch_first(uint64_t random);
+
+/*
+ The epoch after `epoch`, made from a random number. A log takes it at each start, and makes that
+ durable before it posts anything or makes a machine, so that no number is given twice even by a
+ log that was set back to an older copy.
+ */
+uint32_t replcore_epoch_next(uint32_t epoch, uint64_t random);
+
+/*
+ Where a reader goes on that was `position` far in the life `epoch`: at most at the end of that
+ life, if it is among the `count` at `lives`, and else at most at `released`. A log may forget
+ lives that ended with everything released.
+
+ Asks of the caller:
+ `lives` has `count` lives, `place` is writable.
+ */
+replcore_status replcore_place_after(const struct replcore_life *lives,
+                                     size_t count,
+                                     uint32_t epoch,
+                                     uint64_t position,
+                                     uint64_t released,
+                                     uint64_t *place);
 
 /*
  Bytes that a leaf needs, wherever they begin.

@@ -143,7 +143,7 @@ pub enum Input<'a> {
         /// Bytes added to its credit.
         bytes: u32,
     },
-    /// A [`Output::Persist`] or [`Output::Renumber`] is safe.
+    /// A [`Output::Persist`] is safe.
     Persisted {
         /// The token of the order.
         token: Token,
@@ -186,7 +186,7 @@ pub enum Input<'a> {
         link: LinkId,
         /// The stream of the orders.
         stream: StreamIndex,
-        /// Where the stream goes on. Never before an earlier report.
+        /// Where the stream goes on. Never before an earlier report, but for [`Output::Place`].
         next: Cursor,
         /// Bytes of records, before compression, of the orders that this report completes.
         bytes: u32,
@@ -264,6 +264,16 @@ pub enum Query {
         /// Which queue and class.
         queue: QueueKey,
     },
+    /// Where a reader of an own queue goes on that has its place from an earlier life of this log, or
+    /// from a copy of it that is gone: [`Answer::Place`], found by [`crate::stream::place_after`].
+    Place {
+        /// The queue and class.
+        queue: QueueKey,
+        /// The life that the reader names.
+        epoch: Epoch,
+        /// What it had taken in that life.
+        position: Position,
+    },
     /// Whether a client may read as the consumer whose [`crate::wire::Subscribe`] is in the
     /// buffer: [`Answer::Subscribed`] or [`Answer::Denied`].
     Subscribe {
@@ -280,9 +290,10 @@ pub enum Query {
 pub enum Answer {
     /// To [`Query::Inbound`].
     Inbound {
-        /// The greatest epoch known of that owner, queue and class; the one asked for when none is.
+        /// The last epoch in which something of that owner, queue and class was taken; the one asked
+        /// for when nothing was.
         epoch: Epoch,
-        /// How far the stream was taken in that epoch.
+        /// How far the stream was taken, in that epoch.
         cursor: Cursor,
     },
     /// To [`Query::Outbound`].
@@ -293,11 +304,16 @@ pub enum Answer {
         released: Position,
         /// The number of entries that the queue has ever held.
         next: Position,
-        /// Nobody else can have an entry from here on: those before were there when the log was
-        /// opened, or were read from the queue since. A reader that has more shows that the log
-        /// is an older copy of itself, even when other entries have taken those numbers by now.
-        /// `next` from a driver that cannot tell.
+        /// Nobody else can have an entry from here on in this life of the log: those before were
+        /// acknowledged, read from the queue since the log was opened, or answered as a place. A
+        /// reader that has more has it from another queue of this name. `next` from a driver that
+        /// cannot tell.
         sent: Position,
+    },
+    /// To [`Query::Place`].
+    Place {
+        /// The reader goes on here.
+        position: Position,
     },
     /// The consumer exists now.
     Subscribed,
@@ -394,14 +410,18 @@ pub enum Output<E> {
         /// The entry.
         position: Position,
     },
-    /// The peers remember more of this log than it holds: it was set back to an older copy. Take
-    /// the given epoch, give every record that is not acknowledged a new identity, start all own
-    /// queues anew, make that durable, close every link, and answer [`Input::Persisted`].
-    Renumber {
-        /// The epoch to take.
-        epoch: Epoch,
-        /// For the answer.
-        token: Token,
+    /// The owner of an incoming stream says where it goes on in the present life of the owner's log.
+    /// Note that place in `source`, whatever was noted of the stream before; then answer
+    /// [`Input::Taken`], or [`Input::Refused`].
+    Place {
+        /// Where from.
+        link: LinkId,
+        /// Its number on the link.
+        stream: StreamIndex,
+        /// Which stream, in the present life.
+        source: StreamKey,
+        /// Everything before is had.
+        position: Position,
     },
     /// Answer the question with [`Input::Answer`]; `buf[..len]` goes with it.
     Ask {

@@ -15,9 +15,7 @@
 //! | registering | greeting done (leaf) | `Lease` of the hub, refusal, deadline |
 //! | exchanging | registered, or greeting done (client) | the link ends |
 
-use crate::contract::{
-    DialIndex, Input, Key, LinkId, Machine, Output, RestoreError, StreamIndex, Token,
-};
+use crate::contract::{DialIndex, Input, Key, LinkId, Machine, Output, RestoreError, StreamIndex};
 use crate::lease::{DialTiming, Dialer, LeaseClient, LeaseDue, LeaseTiming};
 use crate::link::{Link, LinkSettings, LinkStats, Local, Upcall, link_of};
 use crate::rng::Rng;
@@ -152,9 +150,6 @@ pub struct Leaf {
     /// Ended because there was nothing more to say.
     done: bool,
     event: [Option<LeafEvent>; 3],
-    /// An epoch to take, until it was ordered; then the token of the order.
-    renumber: Option<Epoch>,
-    renumbering: Option<Token>,
     link_up: bool,
 }
 
@@ -172,8 +167,6 @@ impl Leaf {
             stopping: false,
             done: false,
             event: [None; 3],
-            renumber: None,
-            renumbering: None,
             link_up: false,
         }
     }
@@ -259,7 +252,7 @@ impl Leaf {
         self.link_up = true;
         self.link.up(self.now, input, self.config.role, &mut self.rng);
         self.dialer.up(self.now);
-        if self.stopping || self.renumbering.is_some() {
+        if self.stopping {
             self.link.abandon();
         }
     }
@@ -318,13 +311,6 @@ impl Leaf {
                 self.done = bye.reason == ByeReason::Done;
                 self.dialer.hint(bye.retry_after_ms);
             }
-            Upcall::Ahead(epoch) => {
-                self.link.close(ByeReason::Renumbered, 0);
-                if self.renumbering.is_none() {
-                    let random = self.rng.next_u64();
-                    self.renumber = Some(self.config.link.epoch.after(epoch, random));
-                }
-            }
             Upcall::Register(_) | Upcall::Subscribe(_) => {
                 self.link.refuse(RefuseReason::Role, 0);
             }
@@ -361,9 +347,6 @@ impl Leaf {
             Input::Appended { stream, next, .. } => self.link.appended(self.now, stream, next),
             Input::Answer { token, answer } if link_of(token) == LinkId(0) => {
                 self.link.answer(self.now, token, answer);
-            }
-            Input::Persisted { token } if self.renumbering == Some(token) => {
-                self.renumbering = None;
             }
             _ => {}
         }
@@ -406,7 +389,7 @@ impl Leaf {
     }
 
     fn may_dial(&self) -> bool {
-        self.config.dials && !self.stopping && self.renumbering.is_none()
+        self.config.dials && !self.stopping
     }
 }
 
@@ -444,13 +427,6 @@ impl Machine for Leaf {
         if let Some(output) = self.link.poll(self.now, &config.link, &local, &mut self.tokens, buf)
         {
             return output;
-        }
-        if let Some(epoch) = self.renumber.take() {
-            self.config.link.epoch = epoch;
-            self.tokens = self.tokens.wrapping_add(1);
-            let token = Token(u64::from(self.tokens) << 32);
-            self.renumbering = Some(token);
-            return Output::Renumber { epoch, token };
         }
         if self.may_dial() && self.dialer.dial(self.now, &self.config.dial) {
             return Output::Dial { dial: DIAL };

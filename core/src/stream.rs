@@ -196,9 +196,22 @@ impl NodeId {
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct QueueId(pub u64);
 
-/// The life of a node's log. The high 16 bits count lives, the low 16 bits are random, so that
-/// two restores of one old image do not take the same epoch. A greater epoch is later.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// A life of a node's log: from one start of the node to the next. The high 16 bits count lives,
+/// the low 16 bits are random, so that a log that was set back to an older copy does not live a
+/// life again that others remember. Epochs are told apart, not ordered.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Epoch(pub u32);
 
@@ -208,12 +221,41 @@ impl Epoch {
         Self(1 << 16 | (random as u32 & 0xffff))
     }
 
-    /// The epoch after this one and after `other`, which a peer may remember.
-    pub const fn after(self, other: Self, random: u64) -> Self {
-        let life = if self.0 > other.0 { self.0 >> 16 } else { other.0 >> 16 };
-        // 65535 restores of one node's log: the life stays at the top and only the rest changes.
-        let life = if life == 0xffff { life } else { life + 1 };
+    /// The epoch of the next life. The count goes from 65,535 back to 1.
+    pub const fn next(self, random: u64) -> Self {
+        let life = self.0 >> 16;
+        let life = if life == 0xffff { 1 } else { life + 1 };
         Self(life << 16 | (random as u32 & 0xffff))
+    }
+}
+
+/// How a queue stood when a life of its log ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Life {
+    /// The life.
+    pub epoch: Epoch,
+    /// The number of entries that the queue had ever held.
+    pub end: Position,
+}
+
+/// Where a reader goes on that has its place in a queue from an earlier life of the queue's log.
+///
+/// `lives` are the lives that the log remembers of itself, in any order; it may forget those that
+/// ended with everything released. A log that was set back lacks entries of the life in which it
+/// was copied, and lives after that: what the reader has beyond the end of a life, or of a life
+/// that is not remembered, stood in a log that is gone, and what stands in its place now is other.
+/// After Kafka's leader epochs (KIP-101, KIP-279).
+pub fn place_after(
+    lives: &[Life],
+    epoch: Epoch,
+    position: Position,
+    released: Position,
+) -> Position {
+    match lives.iter().find(|life| life.epoch == epoch) {
+        Some(life) => position.min(life.end),
+        // It may be known already, by identity; and not to send it again could lose it.
+        None => position.min(released),
     }
 }
 
@@ -223,7 +265,19 @@ impl Epoch {
 pub struct Seq(pub u64);
 
 /// A place in a stream: the number of entries before it. Dense, starts at 0.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Position(pub u64);
 
@@ -422,10 +476,26 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_is_after_both_it_was_made_from() {
+    fn the_lives_of_a_log_are_told_apart_also_when_the_count_is_used_up() {
         let epoch = Epoch::first(0xffff);
-        let next = epoch.after(Epoch(5 << 16), 0);
-        assert!(next > epoch && next > Epoch(5 << 16));
+        assert_eq!((epoch, epoch.next(7)), (Epoch(0x1_ffff), Epoch(0x2_0007)));
+        assert_eq!(Epoch(0xffff_0001).next(9), Epoch(0x1_0009));
+    }
+
+    #[test]
+    fn a_reader_goes_on_where_its_log_and_the_present_one_part() {
+        let life = |epoch, end| Life { epoch: Epoch(epoch), end: Position(end) };
+        let lives = [life(1, 10), life(2, 14)];
+        let place =
+            |epoch, position| place_after(&lives, Epoch(epoch), Position(position), Position(5)).0;
+        assert_eq!([place(1, 7), place(2, 14)], [7, 14], "what it has is what is there");
+        assert_eq!(
+            place(1, 12),
+            10,
+            "two entries of life 1 are lost, and others have their numbers"
+        );
+        assert_eq!(place(9, 12), 5, "a life that this log never had: from what is acknowledged");
+        assert_eq!(place(9, 3), 3, "and what it lacks of that is told as a gap");
     }
 
     #[test]

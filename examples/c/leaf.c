@@ -9,13 +9,15 @@
  * The file is a log as docs/wire.md describes it: a run of batches, each written with one call and
  * synced, each counting as a whole or not at all. Two kinds of notes stand among the records:
  *
- *   2  instance u64, released u64, base u64, epoch u32: how the outgoing queue stands
+ *   2  instance u64, released u64, base u64, epoch u32: how the outgoing queue stands; with another
+ *      epoch, that a start of this program began a new life of the log
  *   3  owner u64, queue u64, position u64, epoch u32, class u32: how far an incoming stream was
  *      taken; the first entry of a batch of received records
  *
- * Records of the outgoing queue are numbered by the order in the file; `base` is the number of the
- * one at position 0 of the stream. A record from before a change of epoch gets its new identity
- * when it is sent, always the same. The file only grows; a daemon's store does better. */
+ * Records of the outgoing queue are numbered by the order in the file: that is their position in the
+ * stream, and `base` is the position at which the present life began. So a file that was put back
+ * from an older copy loses what was added since the copy, and nothing that is added afterwards. The
+ * file only grows; a daemon's store does better. */
 
 #define _POSIX_C_SOURCE 200809L
 #include <errno.h>
@@ -34,13 +36,15 @@
 
 enum {
   FRAME_MAX = 65536, RECORD_MAX = 65536, OUT_MAX = 4 * FRAME_MAX, QUEUE_MAX = 1 << 20,
-  STREAMS_MAX = 8, LINE_MAX_BYTES = 4096, NOTE_QUEUE = 2, NOTE_PLACE = 3, NOTE_BYTES = 64,
+  STREAMS_MAX = 8, LIVES_MAX = 16, LINE_MAX_BYTES = 4096, NOTE_QUEUE = 2, NOTE_PLACE = 3, NOTE_BYTES = 64,
   CLASS = 2
 };
 
 struct place { uint64_t owner, queue, position; uint32_t epoch, message_class; };
 
 static struct { uint64_t instance, released, base; uint32_t epoch, reserved; } queue;
+static replcore_life lives[LIVES_MAX];          /* earlier ones of which something is not released */
+static size_t life_count;
 static struct place places[STREAMS_MAX];
 static size_t place_count;
 static uint64_t next_record, received;         /* outgoing and incoming records in the file */
@@ -122,6 +126,25 @@ static void set_place(const struct place *p)
   *known = *p;
 }
 
+/* Takes what the log says of the queue. With another epoch a life has ended, at `base`. */
+static void set_queue(const uint8_t *note)
+{
+  uint32_t ended = queue.instance != 0 ? queue.epoch : 0;
+  memcpy(&queue, note, sizeof queue);
+  if (ended == 0 || ended == queue.epoch) return;
+  size_t kept = 0;
+  for (size_t i = 0; i < life_count; i++)
+    if (lives[i].end > queue.released) lives[kept++] = lives[i];
+  life_count = kept;
+  if (queue.base <= queue.released) return;
+  if (life_count == LIVES_MAX) {
+    /* A hub is in the life of its last acknowledgement, the oldest, or in a late one. */
+    memmove(lives + LIVES_MAX / 2, lives + LIVES_MAX / 2 + 1, (LIVES_MAX / 2 - 1) * sizeof *lives);
+    life_count--;
+  }
+  lives[life_count++] = (replcore_life){ queue.base, ended, 0 };
+}
+
 static void print_record(const uint8_t *bytes, size_t len)
 {
   replcore_record r;
@@ -138,7 +161,7 @@ static void read_batch(const uint8_t *entries, size_t len, off_t at, int print)
     uint32_t kind;
     size_t entry;
     check("log entry", replcore_entry_read(entries, len, UINT32_MAX, &kind, &entry));
-    if (kind == NOTE_QUEUE) memcpy(&queue, entries + 12, sizeof queue);
+    if (kind == NOTE_QUEUE) set_queue(entries + 12);
     if (kind == NOTE_PLACE) {
       struct place p;
       memcpy(&p, entries + 12, sizeof p);
@@ -153,6 +176,28 @@ static void read_batch(const uint8_t *entries, size_t len, off_t at, int print)
     }
     entries += entry, at += (off_t)entry, len -= entry;
   }
+}
+
+/* Each start begins a new life of the log, so that no number is ever given twice. */
+static void begin_life(void)
+{
+  uint64_t number;
+  int random = open("/dev/urandom", O_RDONLY);
+  if (random < 0 || read(random, &number, 8) != 8) die("/dev/urandom");
+  close(random);
+  if (queue.instance == 0) {
+    queue.instance = number | 1;
+    queue.epoch = replcore_epoch_first(number >> 32);
+    log_append(note(NOTE_QUEUE, &queue, sizeof queue, 0), 0);
+    return;
+  }
+  uint8_t begun[sizeof queue];
+  uint32_t ended = queue.epoch;
+  queue.epoch = replcore_epoch_next(ended, number), queue.base = next_record;
+  log_append(note(NOTE_QUEUE, &queue, sizeof queue, 0), 0);
+  memcpy(begun, &queue, sizeof queue);
+  queue.epoch = ended;
+  set_queue(begun);
 }
 
 /* Reads the log up to the first batch that is not whole, which a crash has torn, and goes on there. */
@@ -173,13 +218,7 @@ static void log_open(const char *path, int print)
   free(bytes);
   if (status == REPLCORE_STATUS_FORMAT) check(path, status);
   if (log_end < size && ftruncate(log_fd, log_end) != 0) die("cutting the torn end of the log");
-  if (queue.instance != 0 || print) return;
-  int random = open("/dev/urandom", O_RDONLY);
-  if (random < 0 || read(random, &queue.instance, 8) != 8) die("/dev/urandom");
-  close(random);
-  queue.instance |= 1;
-  queue.epoch = replcore_epoch_first(queue.instance >> 32);
-  log_append(note(NOTE_QUEUE, &queue, sizeof queue, 0), 0);
+  if (!print) begin_life();
 }
 
 /* ---- Outgoing ---- */
@@ -208,10 +247,10 @@ static void lines_added(size_t end, uint32_t count)
   log_append(note(NOTE_QUEUE, &queue, sizeof queue, end), count);
   next_record += count;
   if (watching >= 0)
-    check("appended", replcore_handle_appended(leaf, NOW, 0, (uint32_t)watching, next_record - queue.base));
+    check("appended", replcore_handle_appended(leaf, NOW, 0, (uint32_t)watching, next_record));
 }
 
-/* Reads the outgoing record of that number into `to`, with its identity of this epoch. */
+/* Reads the outgoing record of that number into `to`. */
 static size_t read_record(uint64_t number, uint8_t *to, size_t room)
 {
   uint32_t kind;
@@ -220,10 +259,6 @@ static size_t read_record(uint64_t number, uint8_t *to, size_t room)
   ssize_t got = pread(log_fd, to, room, record_at[number % QUEUE_MAX]);
   if (got < 0 || replcore_entry_read(to, (size_t)got, RECORD_MAX, &kind, &len) != 0) return 0;
   check("reading the log", replcore_record_check(to, len, &r));
-  if (r.id.epoch != queue.epoch) {
-    r.id.epoch = queue.epoch, r.id.seq = number - queue.base + 1;
-    check("stamp", replcore_record_stamp(to, len, &r.id));
-  }
   return len;
 }
 
@@ -235,8 +270,8 @@ static void send_records(const replcore_output *o)
   uint32_t len = 0;
   uint64_t position = o->position;
   uint32_t offset = o->offset;
-  while (queue.base + position < next_record) {
-    size_t bytes = read_record(queue.base + position, record, sizeof record);
+  while (position < next_record) {
+    size_t bytes = read_record(position, record, sizeof record);
     if (bytes <= offset) break;
     if (bytes - offset > o->bytes_max - len) {
       if (head.completed > 0) break;
@@ -302,6 +337,15 @@ static void take_skip(const replcore_output *o)
   check("taken", replcore_handle_taken(leaf, NOW, 0, o->stream, o->next, 0, 0));
 }
 
+static void take_place(const replcore_output *o)
+{
+  struct place p = { o->node, o->queue, o->position, o->epoch, o->message_class };
+  log_append(note(NOTE_PLACE, &p, sizeof p, 0), 0);
+  set_place(&p);
+  part_len[o->message_class % 4] = 0;
+  check("taken", replcore_handle_taken(leaf, NOW, 0, o->stream, o->position, 0, 0));
+}
+
 /* ---- The link and the loop ---- */
 
 static void link_down(void)
@@ -344,8 +388,15 @@ static void answer(const replcore_output *o)
     return;
   }
   /* All is posted in one class; the others are empty. */
-  uint64_t next = o->message_class == CLASS ? next_record - queue.base : 0;
-  uint64_t released = o->message_class == CLASS ? queue.released - queue.base : 0;
+  uint64_t next = o->message_class == CLASS ? next_record : 0;
+  uint64_t released = o->message_class == CLASS ? queue.released : 0;
+  if (o->kind == REPLCORE_OUTPUT_KIND_ASK_PLACE) {
+    uint64_t place;
+    size_t count = o->message_class == CLASS ? life_count : 0;
+    check("place", replcore_place_after(lives, count, o->epoch, o->position, released, &place));
+    check("answer", replcore_handle_answer_place(leaf, NOW, o->token, place));
+    return;
+  }
   if (o->message_class == CLASS) watching = (int)o->stream;
   check("answer", replcore_handle_answer_outbound(leaf, NOW, o->token, queue.epoch, released, next));
 }
@@ -366,14 +417,11 @@ static uint64_t drain(const char *host, const char *port)
     case REPLCORE_OUTPUT_KIND_SKIP_BYTES: order = o; break;
     case REPLCORE_OUTPUT_KIND_TAKE_SKIP: take_skip(&o); break;
     case REPLCORE_OUTPUT_KIND_RELEASE:
-      if (o.message_class == CLASS) queue.released = queue.base + o.position;
+      if (o.message_class == CLASS) queue.released = o.position;
       break;
-    case REPLCORE_OUTPUT_KIND_RENUMBER:
-      queue.epoch = o.epoch, queue.base = queue.released;
-      log_append(note(NOTE_QUEUE, &queue, sizeof queue, 0), 0);
-      check("renumbered", replcore_handle_persisted(leaf, NOW, o.token));
-      break;
+    case REPLCORE_OUTPUT_KIND_PLACE: take_place(&o); break;
     case REPLCORE_OUTPUT_KIND_ASK_INBOUND:
+    case REPLCORE_OUTPUT_KIND_ASK_PLACE:
     case REPLCORE_OUTPUT_KIND_ASK_OUTBOUND: answer(&o); break;
     case REPLCORE_OUTPUT_KIND_DIAL: dial(host, port); break;
     case REPLCORE_OUTPUT_KIND_HANGUP:

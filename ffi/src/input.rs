@@ -210,7 +210,7 @@ pub unsafe extern "C" fn replcore_handle_writable(
     unsafe { give(machine, now_us, Ok(Input::Writable { link: LinkId(link), bytes })) }
 }
 
-/// What was to be persisted or renumbered is safe.
+/// What was to be persisted is safe.
 ///
 /// # Safety
 /// `machine` is a machine.
@@ -354,8 +354,8 @@ pub unsafe extern "C" fn replcore_handle_appended(
     unsafe { give(machine, now_us, input) }
 }
 
-/// The answer to ASK_INBOUND: the greatest epoch known of that owner, queue and class (the one
-/// asked for when none is), and how far the stream was taken in it.
+/// The answer to ASK_INBOUND: the last epoch in which something of that owner, queue and class was
+/// taken (the one asked for when nothing was), and how far.
 ///
 /// # Safety
 /// `machine` is a machine.
@@ -394,6 +394,22 @@ pub unsafe extern "C" fn replcore_handle_answer_outbound(
         next: Position(next),
         sent: Position(next),
     };
+    // SAFETY: as the caller promises.
+    unsafe { give(machine, now_us, Ok(Input::Answer { token: Token(token), answer })) }
+}
+
+/// The answer to ASK_PLACE: the reader goes on at `position`.
+///
+/// # Safety
+/// `machine` is a machine.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn replcore_handle_answer_place(
+    machine: *mut replcore_machine,
+    now_us: u64,
+    token: u64,
+    position: u64,
+) -> replcore_status {
+    let answer = Answer::Place { position: Position(position) };
     // SAFETY: as the caller promises.
     unsafe { give(machine, now_us, Ok(Input::Answer { token: Token(token), answer })) }
 }

@@ -5,11 +5,11 @@ use core::ffi::{c_char, c_void};
 use replcore_core::contract::StreamIndex;
 use replcore_core::leaf::{ConsumerConfig, Leaf, LeafConfig, LeafEvent};
 use replcore_core::link::{LinkSettings, LinkStats};
-use replcore_core::stream::{Address, Epoch, Name, Position};
+use replcore_core::stream::{Address, Epoch, Life, Name, Position, place_after};
 use replcore_core::time::Instant;
 use replcore_core::wire::{FRAME_BYTES_MAX, FRAME_BYTES_MIN, RefuseReason, Role};
 
-use super::check::{bytes_mut, reference_mut, sized, text};
+use super::check::{bytes, bytes_mut, reference_mut, sized, text};
 use super::machine::{Memory, bytes_of_machine, leaf};
 use super::status::status;
 use super::{replcore_machine, replcore_output, replcore_output_kind, replcore_status};
@@ -52,12 +52,10 @@ pub enum replcore_refuse {
     Role = 8,
     /// The consumer may not be read, or is being read by another client.
     Consumer = 9,
-    /// Two copies of one node are running.
-    Epoch = 10,
     /// The other end is of another cluster.
-    Cluster = 11,
+    Cluster = 10,
     /// This node is no member of the other's cluster.
-    Stranger = 12,
+    Stranger = 11,
 }
 
 /// What a leaf is told at its start. All zeros but `struct_size`, `name`, `instance` and `epoch` is
@@ -67,7 +65,8 @@ pub enum replcore_refuse {
 pub struct replcore_leaf_config {
     /// sizeof(replcore_leaf_config).
     pub struct_size: u32,
-    /// The life of the leaf's log; replcore_epoch_first makes the first one. Not 0.
+    /// The life of the leaf's log; replcore_epoch_first makes the first one, replcore_epoch_next that
+    /// of each later start. Not 0.
     pub epoch: u32,
     /// Drawn once, when the leaf's log was made, and kept with it. Not 0.
     pub instance: u64,
@@ -147,6 +146,60 @@ pub struct replcore_link_stats {
 #[unsafe(no_mangle)]
 pub extern "C" fn replcore_epoch_first(random: u64) -> u32 {
     Epoch::first(random).0
+}
+
+/// The epoch after `epoch`, made from a random number. A log takes it at each start, and makes that
+/// durable before it posts anything or makes a machine, so that no number is given twice even by a
+/// log that was set back to an older copy.
+#[unsafe(no_mangle)]
+pub extern "C" fn replcore_epoch_next(epoch: u32, random: u64) -> u32 {
+    Epoch(epoch).next(random).0
+}
+
+/// How a queue stood when a life of its log ended.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct replcore_life {
+    /// The number of entries that the queue had ever held.
+    pub end: u64,
+    /// The life.
+    pub epoch: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Where a reader goes on that was `position` far in the life `epoch`: at most at the end of that
+/// life, if it is among the `count` at `lives`, and else at most at `released`. A log may forget
+/// lives that ended with everything released.
+///
+/// # Safety
+/// `lives` has `count` lives, `place` is writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn replcore_place_after(
+    lives: *const replcore_life,
+    count: usize,
+    epoch: u32,
+    position: u64,
+    released: u64,
+    place: *mut u64,
+) -> replcore_status {
+    status((|| {
+        let length = count.checked_mul(size_of::<replcore_life>());
+        // SAFETY: as the caller promises.
+        let lives = unsafe { bytes(lives.cast(), length.ok_or(replcore_status::Length)?) }?;
+        // SAFETY: as the caller promises.
+        let place = unsafe { reference_mut(place) }?;
+        // Read by bytes: the pointer of a C program need not be aligned.
+        let known = lives.chunks_exact(size_of::<replcore_life>()).find_map(|life| {
+            let (end, rest) = life.split_first_chunk()?;
+            let known = Epoch(u32::from_ne_bytes(*rest.first_chunk()?));
+            let end = Position(u64::from_ne_bytes(*end));
+            (known.0 == epoch).then_some(Life { epoch: known, end })
+        });
+        let (epoch, position) = (Epoch(epoch), Position(position));
+        *place = place_after(known.as_slice(), epoch, position, Position(released)).0;
+        Ok(())
+    })())
 }
 
 /// Bytes that a leaf needs, wherever they begin.
@@ -411,7 +464,6 @@ pub(crate) const fn refuse(reason: RefuseReason) -> replcore_refuse {
         RefuseReason::Busy => replcore_refuse::Busy,
         RefuseReason::Role => replcore_refuse::Role,
         RefuseReason::Consumer => replcore_refuse::Consumer,
-        RefuseReason::Epoch => replcore_refuse::Epoch,
         RefuseReason::Cluster => replcore_refuse::Cluster,
         RefuseReason::Stranger => replcore_refuse::Stranger,
     }

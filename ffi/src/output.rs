@@ -42,10 +42,10 @@ pub enum replcore_output_kind {
     Release = 7,
     /// Move the entry at `position` of `queue` and `message_class` to its dead letters.
     DeadLetter = 8,
-    /// Take the epoch `epoch`, give every record that is not acknowledged a new identity, start all
-    /// own queues anew, make that durable, close every link, and answer replcore_handle_persisted
-    /// with `token`.
-    Renumber = 9,
+    /// The stream of `node`, `queue`, `message_class` and `epoch` goes on at `position`, whatever was
+    /// noted of it before: its owner has begun a new life of its log. Make that durable and answer
+    /// replcore_handle_taken, or replcore_handle_refused.
+    Place = 9,
     /// How far was the stream of `node`, `queue`, `message_class` and `epoch` taken? Answer
     /// replcore_handle_answer_inbound with `token`.
     AskInbound = 10,
@@ -76,6 +76,10 @@ pub enum replcore_output_kind {
     /// A broken invariant, described by the first `len` bytes of the buffer. The machine does
     /// nothing more.
     Halted = 20,
+    /// Where does a reader of the own queue `queue` and class `message_class` go on that was
+    /// `position` far in the life `epoch` of this log, or in a copy of it that is gone? Ask
+    /// replcore_place_after and answer replcore_handle_answer_place with `token`.
+    AskPlace = 21,
 }
 
 /// What replcore_poll found. No pointers: the same layout everywhere, 104 bytes. Which fields mean
@@ -232,9 +236,12 @@ fn flatten<E>(
             position: position.0,
             ..with(kind::DeadLetter)
         },
-        Output::Renumber { epoch, token } => {
-            replcore_output { epoch: epoch.0, token: token.0, ..with(kind::Renumber) }
-        }
+        Output::Place { link, stream, source, position } => replcore_output {
+            link: link.0,
+            stream: stream.0.into(),
+            position: position.0,
+            ..of_source(kind::Place, source)
+        },
         Output::Ask { token, query, len } => {
             replcore_output { token: token.0, len: len as u32, ..ask(query) }
         }
@@ -265,6 +272,14 @@ fn ask(query: Query) -> replcore_output {
             stream: stream.0.into(),
             queue: queue.queue.0,
             message_class: queue.class.into(),
+            ..Default::default()
+        },
+        Query::Place { queue, epoch, position } => replcore_output {
+            kind: kind::AskPlace as u32,
+            queue: queue.queue.0,
+            message_class: queue.class.into(),
+            epoch: epoch.0,
+            position: position.0,
             ..Default::default()
         },
         Query::Subscribe { link, queue } => replcore_output {

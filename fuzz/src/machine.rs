@@ -457,8 +457,7 @@ impl<M: Machine<Event: PartialEq>> World<'_, M> {
             Query::Inbound(source) => {
                 let choice = self.choices.byte();
                 let epoch = match choice % 8 {
-                    0 => Epoch(source.epoch.0.saturating_add(1)),
-                    1 => Epoch(source.epoch.0.saturating_sub(1)),
+                    0 => Epoch(source.epoch.0.wrapping_add(1)),
                     _ => source.epoch,
                 };
                 let position = Position(self.choices.number());
@@ -476,6 +475,8 @@ impl<M: Machine<Event: PartialEq>> World<'_, M> {
                     sent: Position(next),
                 }
             }
+            // Whatever a store may say of it.
+            Query::Place { .. } => Answer::Place { position: Position(self.choices.number()) },
             Query::Subscribe { .. } if self.choices.byte().is_multiple_of(4) => Answer::Denied,
             Query::Subscribe { .. } => Answer::Subscribed,
         };
@@ -582,7 +583,13 @@ impl<M: Machine<Event: PartialEq>> World<'_, M> {
                 assert!(len <= buf.len());
                 self.pending.push_back(Pending::Ask { token, query });
             }
-            Output::Renumber { token, .. } | Output::Persist { token, .. } => {
+            Output::Place { link, stream, position, .. } => {
+                self.link(link);
+                let next = Cursor::at(position);
+                self.pending.push_back(Pending::Taken { link, stream, next, bytes: 0 });
+                return Some(link);
+            }
+            Output::Persist { token, .. } => {
                 self.pending.push_back(Pending::Persisted(token));
             }
             Output::Dial { dial } => self.pending.push_back(Pending::Dial(dial)),

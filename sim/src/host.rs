@@ -349,7 +349,12 @@ impl<M: Machine, S: Keeper> Turn<'_, M, S> {
             Output::DeadLetter { queue, position } => {
                 let _ = self.host.store.dead_letter(queue, position);
             }
-            Output::Renumber { epoch, token } => self.renumber(epoch, token),
+            Output::Place { link, stream, source, position } => {
+                match self.host.store.place(&source, position) {
+                    Ok(()) => self.host.takes.push(TakenLater { link, stream, source, bytes: 0 }),
+                    Err(reason) => self.owe(Owed::Refused { link, stream, reason }),
+                }
+            }
             Output::Ask { token, query, len } => self.answer(token, query, len),
             Output::Dial { dial } => self.effects.push(Effect::Dial { dial }),
             Output::Hangup { link } => {
@@ -491,21 +496,6 @@ impl<M: Machine, S: Keeper> Turn<'_, M, S> {
         }
     }
 
-    fn renumber(&mut self, epoch: replcore::stream::Epoch, token: Token) {
-        let done = self.host.store.renumber(epoch).and_then(|()| self.host.store.commit());
-        match done {
-            Ok(()) => {
-                self.committed();
-                self.host.released.clear();
-                for link in self.host.links.keys() {
-                    self.effects.push(Effect::Hangup { link: *link });
-                }
-                self.owe(Owed::Persisted { token });
-            }
-            Err(reason) => self.owe(Owed::Failed { token, reason }),
-        }
-    }
-
     fn answer(&mut self, token: Token, query: Query, len: usize) {
         let answer = match query {
             Query::Inbound(source) => {
@@ -530,6 +520,10 @@ impl<M: Machine, S: Keeper> Turn<'_, M, S> {
                     next: holding.next,
                     sent: holding.sent,
                 }
+            }
+            Query::Place { queue, epoch, position } => {
+                let position = self.host.store.place_reader(queue, epoch, position);
+                Answer::Place { position }
             }
             Query::Subscribe { .. } => Answer::Denied,
         };

@@ -10,7 +10,7 @@ use replcore::log::crc32c;
 use replcore::log::record::{Message, encode};
 use replcore::node::{DialSlot, DialTarget, Node, NodeConfig};
 use replcore::rng::Rng;
-use replcore::stream::{CLASSES, Epoch, Name, Position, QueueId, QueueKey, RecordId};
+use replcore::stream::{CLASSES, Name, Position, QueueId, QueueKey, RecordId};
 use replcore::time::{Instant, Stamp};
 use replcore_runtime::api::DispatchRule;
 use replcore_runtime::engine::{Engine, EngineConfig, Router, Stopped};
@@ -109,7 +109,6 @@ struct Running {
     /// Where the log ended at the start.
     held_to: u64,
     queue: Option<QueueId>,
-    epoch: Epoch,
     /// What the consumer has taken from its queue, by class.
     consumed: [u64; CLASSES],
     wake: Option<Instant>,
@@ -263,11 +262,6 @@ impl Running {
     /// The consumer takes what is in its queue and acknowledges it.
     fn consume(&mut self, seen: &mut Vec<Observation>) {
         let Some(queue) = self.queue else { return };
-        let epoch = self.engine.store().identity().epoch;
-        if std::mem::replace(&mut self.epoch, epoch) != epoch {
-            // After a renumbering every queue starts anew.
-            self.consumed = [0; CLASSES];
-        }
         for class in 0..CLASSES {
             let key = QueueKey { queue, class: class as u8 };
             let Some(holding) = self.engine.store().holding(key) else { continue };
@@ -562,7 +556,6 @@ impl Systems {
             read_to: 0,
             held_to: 0,
             queue: None,
-            epoch: identity.epoch,
             consumed: [0; CLASSES],
             wake: Some(now.monotonic),
             touched: true,

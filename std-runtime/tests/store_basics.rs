@@ -4,7 +4,7 @@ mod store_support;
 
 use replcore::contract::{Failure, LinkId, SkipReason, StreamIndex};
 use replcore::log::record::Message;
-use replcore::stream::{Cursor, Position};
+use replcore::stream::{Cursor, Epoch, Position, StreamKey};
 use replcore::wire::Records;
 
 use replcore_runtime::store::*;
@@ -153,7 +153,7 @@ fn the_current_record_of_a_key_is_the_one_with_the_later_origin_time() {
         let mut out = vec![0; message.record_bytes().unwrap()];
         let id = replcore::stream::RecordId {
             origin: name("leaf").node_id(),
-            epoch: replcore::stream::Epoch(1),
+            epoch: Epoch(1),
             class: 2,
             seq: replcore::stream::Seq(seq),
         };
@@ -374,35 +374,79 @@ fn states_and_settings_survive() {
     assert_eq!((store.setting("rules"), store.setting("other")), (Some(&b"[]"[..]), None));
 }
 
+/// Each start begins a life of its own: new posts get new identities, what waits keeps its own.
 #[test]
-fn a_renumbered_log_starts_its_queues_anew_with_new_identities() {
+fn every_start_numbers_its_posts_anew_and_keeps_what_waits() {
+    let disk = MemoryDisk::default();
+    let mut ids = std::collections::BTreeSet::new();
+    for life in 0..3_u8 {
+        let mut store = open(&disk, small());
+        for number in 0..10 {
+            let posted = post(&mut store, &body(&[life, number]), &["up"]).unwrap();
+            assert!(ids.insert(posted.id), "{:?} is given twice", posted.id);
+            assert_eq!(
+                (posted.id.epoch, posted.id.seq.0),
+                (store.identity().epoch, u64::from(number) + 1)
+            );
+        }
+        store.commit().unwrap();
+        let (got, _) = drain(&mut store, key("up", 2), 0, 4096);
+        let expected = (0..=life).flat_map(|life| (0..10).map(move |number| vec![life, number]));
+        assert_eq!(got, (0..).zip(expected).collect::<Vec<(u64, Vec<u8>)>>());
+        drop(store);
+        if life == 1 { disk.kill() } else { disk.power_cut(&mut replcore::rng::Rng::new(1)) }
+    }
+}
+
+/// A reader of an earlier life goes on where it was, as far as that life is still what it knows.
+#[test]
+fn a_reader_of_an_earlier_life_is_given_the_place_where_its_log_and_this_one_part() {
     let disk = MemoryDisk::default();
     let mut store = open(&disk, small());
-    store.ensure_queue(&name("up"), QueueKind::Upstream).unwrap();
-    for number in 0..10_u8 {
-        post(&mut store, &body(&[number]), &["up", "leaf"]).unwrap();
-    }
-    store.commit().unwrap();
-    store.release(key("up", 2), Position(4));
-    store.commit().unwrap();
-    let epoch = store.identity().epoch.after(replcore::stream::Epoch(9 << 16), 5);
-    store.renumber(epoch).unwrap();
-    for _ in 0..2 {
-        assert_eq!(store.identity().epoch, epoch);
-        let (got, _) = drain(&mut store, key("up", 2), 0, 4096);
-        let expected: Vec<(u64, Vec<u8>)> = (4..10).map(|n| (u64::from(n) - 4, vec![n])).collect();
-        assert_eq!(got, expected);
-        assert_eq!(drain(&mut store, key("leaf", 2), 0, 4096).0.len(), 10);
-        // What any other node may still get has a new identity: all ten, for the leaf's sake.
-        let mut ids = Vec::new();
-        store.peek(id_of("up"), 0, 99, &mut |_, record| ids.push(record.id())).unwrap();
-        assert!(
-            ids.iter().enumerate().all(|(at, id)| id.epoch == epoch && id.seq.0 == at as u64 + 5)
-        );
+    let mut lives = Vec::new();
+    for life in 0..3_u8 {
+        lives.push(store.identity().epoch);
+        for number in 0..10 {
+            post(&mut store, &body(&[life, number]), &["up"]).unwrap();
+        }
+        store.commit().unwrap();
+        if life == 1 {
+            store.release(key("up", 2), Position(12));
+            store.close().unwrap();
+        }
         drop(store);
         disk.kill();
         store = open(&disk, small());
     }
-    let next = post(&mut store, &body(b"next"), &["up"]).unwrap();
-    assert_eq!((next.id.epoch, next.id.seq.0), (epoch, 11));
+    let up = key("up", 2);
+    let unknown = Epoch(9);
+    let mut place = |epoch, position| store.place_reader(up, epoch, Position(position)).0;
+    assert_eq!(place(lives[1], 15), 15);
+    assert_eq!(place(lives[1], 25), 20, "that life has ended at 20");
+    assert_eq!(place(lives[2], 30), 30);
+    assert_eq!(place(unknown, 25), 12, "what is acknowledged is safe, the rest is sent again");
+    assert_eq!(place(unknown, 5), 5);
+    assert_eq!(store.holding(up).unwrap().sent, Position(30));
+}
+
+/// An incoming stream is taken in the life in which it was placed, and in no other.
+#[test]
+fn a_stream_goes_on_in_another_life_where_it_is_placed() {
+    let disk = MemoryDisk::default();
+    let mut store = open(&disk, small());
+    let of = |epoch| StreamKey { epoch: Epoch(epoch), ..stream_of("hub") };
+    let skip = |store: &mut SegmentStore<MemoryDisk>, epoch, first, next| {
+        store.take_skip(&of(epoch), Position(first), Position(next), SkipReason::Dropped)
+    };
+    skip(&mut store, 7, 0, 50).unwrap();
+    assert!(skip(&mut store, 8, 50, 60).is_err(), "life 8 was not placed");
+    store.place(&of(8), Position(40)).unwrap();
+    assert!(skip(&mut store, 7, 50, 60).is_err(), "life 7 is over");
+    skip(&mut store, 8, 40, 45).unwrap();
+    store.commit().unwrap();
+    drop(store);
+    disk.kill();
+    let store = open(&disk, small());
+    let (epoch, cursor) = store.inbound(&of(9));
+    assert_eq!((epoch.0, cursor.position), (8, Position(45)));
 }

@@ -314,7 +314,7 @@ fn a_follower_is_the_leader_at_every_batch_across_restarts_and_power_cuts_of_eit
 }
 
 #[test]
-fn a_promoted_follower_knows_the_posts_and_goes_on_with_the_numbers() {
+fn a_promoted_follower_knows_the_posts_and_numbers_its_own_in_a_life_of_its_own() {
     let disks = [MemoryDisk::default(), MemoryDisk::default()];
     let mut old = leader(&disks[0], 1);
     let with_key = |key: &'static [u8]| {
@@ -334,7 +334,8 @@ fn a_promoted_follower_knows_the_posts_and_goes_on_with_the_numbers() {
         assert_eq!(again, Posted { duplicate: true, ..posted });
     }
     let third = post(&mut new, &body(b"y"), &["q"]).unwrap();
-    assert_eq!((third.id.seq.0, third.id.epoch), (3, before_copy.id.epoch));
+    assert_eq!((third.id.seq.0, third.id.epoch), (1, new.identity().epoch));
+    assert_ne!(third.id.epoch, before_copy.id.epoch);
 }
 
 #[test]

@@ -310,6 +310,7 @@ impl World<'_> {
             Query::Inbound(source) => {
                 Answer::Inbound { epoch: source.epoch, cursor: Cursor::default() }
             }
+            Query::Place { position, .. } => Answer::Place { position },
             Query::Subscribe { .. } => Answer::Denied,
         }
     }
@@ -402,6 +403,7 @@ fn answer_hub(query: Query) -> Answer {
         Query::Inbound(source) => {
             Answer::Inbound { epoch: source.epoch, cursor: Cursor::default() }
         }
+        Query::Place { position, .. } => Answer::Place { position },
         Query::Subscribe { .. } => Answer::Denied,
     }
 }

@@ -88,7 +88,7 @@ pub trait Store {
     fn take(&mut self, stream: &StreamKey, record: &[u8]) -> Result<(), Failure>;
 
     /// Makes durable, as one, what was taken since the last commit and that the stream was taken up
-    /// to `next`.
+    /// to `next` in its epoch, whatever its place was before.
     ///
     /// # Errors
     /// None of it counts.
@@ -97,12 +97,9 @@ pub trait Store {
     /// What was taken since the last commit does not count.
     fn discard(&mut self);
 
-    /// Takes another epoch, durably: what is not acknowledged gets new identities, and the queues
-    /// begin anew with it.
-    ///
-    /// # Errors
-    /// Tried again with every turn; nothing is sent before.
-    fn renumber(&mut self, epoch: Epoch) -> Result<(), Failure>;
+    /// Where the reader of an own queue goes on that was `position` far in the life `epoch` of this
+    /// log, or in a copy of it that is gone; see [`crate::stream::place_after`].
+    fn place_reader(&mut self, queue: QueueKey, epoch: Epoch, position: Position) -> Position;
 
     /// Something has happened that people may want to know.
     fn event(&mut self, event: LeafEvent) {

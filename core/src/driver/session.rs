@@ -3,11 +3,10 @@
 use super::part::Part;
 use super::{Fill, QueueState, Store, Turn};
 use crate::contract::{
-    Answer, DialIndex, Failure, Input, LinkId, Machine, Output, Query, StreamIndex, Token,
-    Transport,
+    Answer, DialIndex, Failure, Input, LinkId, Machine, Output, Query, StreamIndex, Transport,
 };
 use crate::leaf::{Leaf, LeafEvent};
-use crate::stream::{CLASSES, Cursor, Epoch, Position, QueueKey, StreamKey};
+use crate::stream::{CLASSES, Cursor, Position, QueueKey, StreamKey};
 use crate::time::Instant;
 use crate::transport::cobs;
 use crate::wire::{CONTROL_FRAME_BYTES_MAX, RECORDS_OVERHEAD_BYTES, Records, records_header};
@@ -104,8 +103,6 @@ pub struct Session<'a> {
     watches: [Option<Watch>; CLASSES],
     /// The connection is of no use any more.
     broken: bool,
-    /// An epoch that the store has not taken yet.
-    renumber: Option<(Epoch, Token)>,
     /// Records let go by because they were longer than the memory for one.
     too_long: u32,
 }
@@ -155,7 +152,6 @@ impl<'a> Session<'a> {
             order: None,
             watches: [None; CLASSES],
             broken: false,
-            renumber: None,
             too_long: 0,
         })
     }
@@ -269,9 +265,6 @@ impl<'a> Session<'a> {
             self.leaf.handle(now, Input::Writable { link: LINK, bytes });
         }
         self.tell_growth(now, store);
-        if let Some((epoch, token)) = self.renumber.take() {
-            self.take_epoch(now, store, epoch, token);
-        }
         self.leaf.handle(now, Input::Timeout);
         loop {
             if self.broken {
@@ -331,7 +324,11 @@ impl<'a> Session<'a> {
                 self.report(now, stream, committed.map(|()| Cursor::at(next)), 0);
             }
             Output::Release { queue, through } => store.release(queue, through),
-            Output::Renumber { epoch, token } => self.take_epoch(now, store, epoch, token),
+            Output::Place { stream, source, position, .. } => {
+                self.part.forget();
+                let committed = store.commit(&source, position);
+                self.report(now, stream, committed.map(|()| Cursor::at(position)), 0);
+            }
             Output::Ask { token, query, .. } => {
                 let answer = self.answer(store, query);
                 self.leaf.handle(now, Input::Answer { token, answer });
@@ -441,16 +438,6 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn take_epoch<S: Store>(&mut self, now: Instant, store: &mut S, epoch: Epoch, token: Token) {
-        self.watches = [None; CLASSES];
-        match store.renumber(epoch) {
-            Ok(()) => {
-                self.leaf.handle(now, Input::Persisted { token });
-            }
-            Err(_) => self.renumber = Some((epoch, token)),
-        }
-    }
-
     fn answer<S: Store>(&mut self, store: &mut S, query: Query) -> Answer {
         match query {
             Query::Inbound(source) => {
@@ -463,6 +450,9 @@ impl<'a> Session<'a> {
                     *watch = Some(Watch { stream, queue, told: next });
                 }
                 Answer::Outbound { epoch, released, next, sent: next }
+            }
+            Query::Place { queue, epoch, position } => {
+                Answer::Place { position: store.place_reader(queue, epoch, position) }
             }
             Query::Subscribe { .. } => Answer::Denied,
         }

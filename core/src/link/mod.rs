@@ -30,7 +30,7 @@ use stream::{Inbound, InboundState, Outbound, OutboundState};
 
 use crate::contract::{DialIndex, Input, LinkId, SkipReason, StreamIndex, Token, Transport};
 use crate::rng::Rng;
-use crate::stream::{CLASSES, Epoch, Name, NodeId, Position, QueueKey};
+use crate::stream::{CLASSES, Name, NodeId, Position, QueueKey};
 use crate::time::Instant;
 use crate::wire::{self, QUEUES_MAX, Role, STREAMS_MAX};
 
@@ -58,8 +58,6 @@ pub(crate) enum Upcall<'a> {
     Subscribe(wire::Subscribe<'a>),
     Refused(wire::Refuse),
     Bye(wire::Bye),
-    /// The other end remembers more of this node's log than the node does.
-    Ahead(Epoch),
 }
 
 /// What the owner wants said, beside what the link says by itself.
@@ -106,6 +104,7 @@ mod due {
 enum Order {
     Take { stream: u8, records: wire::Records, len: u32 },
     TakeSkip { stream: u8, first: Position, next: Position, reason: SkipReason },
+    Place { stream: u8, position: Position },
     Skip { len: u32 },
     Call { id: u32, reply: bool, len: u32 },
 }
@@ -379,8 +378,8 @@ impl Link {
         for stream in self.marks.waits() {
             let inbound = &mut self.inbound[stream];
             if inbound.waits_until().is_some_and(|until| now >= until) {
-                inbound.state = InboundState::Running;
-                inbound.resume = true;
+                // What was refused may be a place: the store knows where it is.
+                inbound.state = InboundState::Ask;
                 self.marks.set_inbound(stream, inbound);
                 self.due |= due::STREAMS;
             }

@@ -184,8 +184,8 @@ impl Link {
             }
             Control::Pong(number) => self.pong_heard(now, number),
             Control::Open(open) => self.open(stream, open),
-            Control::Resume(resume) => return self.resume(now, stream, resume, settings),
-            Control::Ack(ack) => return self.acknowledged(now, stream, ack, settings),
+            Control::Resume(resume) => self.resume(now, stream, resume, settings),
+            Control::Ack(ack) => self.acknowledged(now, stream, ack, settings),
             Control::Skip(skip) => self.skip(stream, skip),
             Control::Reject(reject) => self.rejected(stream, reject),
             // Both are taken in `frame`.
@@ -240,10 +240,15 @@ impl Link {
             }
             // The answer is under way.
             InboundState::Ask | InboundState::Asked(_) if inbound.source == source => {}
-            // The sender has heard nothing from us: say again where we are.
             InboundState::Running if inbound.source == source => {
-                inbound.go_back();
-                self.stats.went_back += 1;
+                let position = Position(open.first);
+                if open.placed.is_some_and(|round| inbound.place(position, round)) {
+                    self.order = Some(Order::Place { stream: stream as u8, position });
+                } else {
+                    // The sender has heard nothing from us: say again where we are.
+                    inbound.go_back();
+                    self.stats.went_back += 1;
+                }
             }
             InboundState::Waiting(_) if inbound.source == source => {}
             _ => return self.violation(),
@@ -252,61 +257,38 @@ impl Link {
         self.due |= due::STREAMS;
     }
 
-    fn resume<'d>(
-        &mut self,
-        now: Instant,
-        stream: u8,
-        resume: wire::Resume,
-        settings: &LinkSettings,
-    ) -> Option<Upcall<'d>> {
+    fn resume(&mut self, now: Instant, stream: u8, resume: wire::Resume, settings: &LinkSettings) {
         let Some(outbound) = self.outbound.get_mut(usize::from(stream)) else {
-            self.violation();
-            return None;
+            return self.violation();
         };
-        if !matches!(outbound.state, OutboundState::Announced | OutboundState::Running) {
-            self.violation();
-            return None;
+        match outbound.state {
+            OutboundState::Announced | OutboundState::Running => {
+                outbound.resume(now, &resume, settings.epoch);
+                self.marks.set_outbound(usize::from(stream), outbound);
+                self.due |= due::STREAMS;
+            }
+            // It is repeated, or the receiver has gone back again: it is asked for once more.
+            OutboundState::Announce | OutboundState::Place | OutboundState::Placing(_)
+                if self.transport == Transport::Datagram => {}
+            _ => self.violation(),
         }
-        let epoch = Epoch(resume.epoch);
-        if epoch > settings.epoch {
-            return Some(Upcall::Ahead(epoch));
-        }
-        if epoch < settings.epoch {
-            self.violation();
-            return None;
-        }
-        if !outbound.resume(now, &resume) {
-            return Some(Upcall::Ahead(epoch));
-        }
-        self.marks.set_outbound(usize::from(stream), outbound);
-        self.due |= due::STREAMS;
-        None
     }
 
-    fn acknowledged<'d>(
-        &mut self,
-        now: Instant,
-        stream: u8,
-        ack: wire::Ack,
-        settings: &LinkSettings,
-    ) -> Option<Upcall<'d>> {
+    fn acknowledged(&mut self, now: Instant, stream: u8, ack: wire::Ack, settings: &LinkSettings) {
         let Some(outbound) = self.outbound.get_mut(usize::from(stream)) else {
-            self.violation();
-            return None;
+            return self.violation();
         };
         if outbound.state != OutboundState::Running {
-            self.violation();
-            return None;
+            return self.violation();
         }
         let safe = ack.level >= settings.level_min;
         self.stats.below_level += u64::from(!safe);
         if !outbound.acknowledge(now, &ack, safe) {
-            return Some(Upcall::Ahead(settings.epoch));
+            return self.violation();
         }
         self.marks.set_outbound(usize::from(stream), outbound);
         self.moved_at = now;
         self.due |= due::STREAMS;
-        None
     }
 
     fn skip(&mut self, stream: u8, skip: wire::Skip) {
@@ -511,6 +493,15 @@ impl Link {
                     && outbound.state == OutboundState::Asked(token.0)
                 {
                     outbound.known(now, released, next, sent);
+                    self.marks.set_outbound(stream, outbound);
+                    self.due |= due::STREAMS;
+                }
+            }
+            Answer::Place { position } if !inbound => {
+                if let Some(outbound) = self.outbound.get_mut(stream)
+                    && outbound.state == OutboundState::Placing(token.0)
+                {
+                    outbound.place(now, position);
                     self.marks.set_outbound(stream, outbound);
                     self.due |= due::STREAMS;
                 }

@@ -51,6 +51,10 @@ impl Link {
                 let stream = StreamIndex(stream);
                 Output::TakeSkip { link, stream, source, first, next, reason }
             }
+            Order::Place { stream, position } => {
+                let source = self.inbound[usize::from(stream)].source;
+                Output::Place { link, stream: StreamIndex(stream), source, position }
+            }
         })
     }
 
@@ -239,6 +243,15 @@ impl Link {
             let query = Query::Outbound { link, stream: index, queue: outbound.key };
             return Some(Output::Ask { token, query, len: name.len() });
         }
+        let outbound = &mut self.outbound[stream];
+        if outbound.state == OutboundState::Place {
+            let token = next_token(tokens, link, stream as u8);
+            outbound.state = OutboundState::Placing(token.0);
+            self.marks.set_outbound(stream, outbound);
+            let (queue, epoch) = (outbound.key, outbound.claimed);
+            let query = Query::Place { queue, epoch, position: outbound.cursor.position };
+            return Some(Output::Ask { token, query, len: 0 });
+        }
         let inbound = &mut self.inbound[stream];
         if inbound.state == InboundState::Ask {
             let token = next_token(tokens, link, stream as u8 | TOKEN_INBOUND);
@@ -320,7 +333,7 @@ fn next_stream_frame<'q>(
     }
     if inbound.resume && inbound.state == InboundState::Running {
         return Some(Control::Resume(wire::Resume {
-            epoch: inbound.source.epoch.0,
+            epoch: inbound.taken_epoch.0,
             position: inbound.taken.position.0,
             offset: inbound.taken.offset,
             credit_bytes: settings.window_bytes,
@@ -340,7 +353,8 @@ fn next_stream_frame<'q>(
             queue: queue?.as_str(),
             class: outbound.key.class,
             epoch: settings.epoch.0,
-            first: outbound.released.0,
+            first: outbound.placed.map_or(outbound.released, |_| outbound.cursor.position).0,
+            placed: outbound.placed,
         }));
     }
     let skip = outbound.skip?;

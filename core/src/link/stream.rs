@@ -21,6 +21,10 @@ pub(crate) enum OutboundState {
     Announce,
     /// Announced, the receiver has not said where it is.
     Announced,
+    /// The store is to be asked where the receiver goes on.
+    Place,
+    /// The store was asked that, with this token.
+    Placing(u64),
     /// Records flow.
     Running,
 }
@@ -65,6 +69,10 @@ pub(crate) struct Outbound {
     pub(crate) moved_at: Instant,
     /// Nobody else can have entries from here on.
     pub(crate) exposed: Position,
+    /// The life that the receiver's place is of, while that is not the present one.
+    pub(crate) claimed: Epoch,
+    /// The place in `cursor` is the answer to the resume of this round.
+    pub(crate) placed: Option<u8>,
 }
 
 impl Outbound {
@@ -85,6 +93,8 @@ impl Outbound {
         dead: None,
         moved_at: Instant::ZERO,
         exposed: Position(0),
+        claimed: Epoch(0),
+        placed: None,
     };
 
     /// Takes what the store says of the queue.
@@ -118,27 +128,37 @@ impl Outbound {
         }
     }
 
-    /// The receiver says where it is. `false` when it is beyond the end of this queue, or has what
-    /// this queue never gave to anybody.
-    pub(crate) fn resume(&mut self, now: Instant, resume: &wire::Resume) -> bool {
+    /// The receiver says where it is. What it says of another life of the log, or what this queue
+    /// never gave to anybody, is a matter for the store.
+    pub(crate) fn resume(&mut self, now: Instant, resume: &wire::Resume, epoch: Epoch) {
         let position = Position(resume.position);
-        if position > self.next || (position == self.next && resume.offset > 0) {
-            return false;
-        }
-        // While an order is out it is not known yet what of it went.
-        if position > self.exposed && !self.ordered {
-            return false;
-        }
         self.cursor = Cursor { position, offset: resume.offset };
         self.granted_bytes = u64::from(resume.credit_bytes);
         self.sent_bytes = 0;
         self.round = resume.round;
-        self.void = self.ordered;
         self.skip = None;
-        self.state = OutboundState::Running;
         self.moved_at = now;
+        self.placed = None;
+        let beyond = position > self.next || (position == self.next && resume.offset > 0);
+        // While an order is out it is not known yet what of it went.
+        let unseen = position > self.exposed && !self.ordered;
+        self.void = self.ordered;
+        if Epoch(resume.epoch) != epoch || beyond || unseen {
+            self.claimed = Epoch(resume.epoch);
+            self.state = OutboundState::Place;
+            return;
+        }
+        self.state = OutboundState::Running;
         self.release_through(position);
-        true
+    }
+
+    /// The store says where the receiver goes on: it is told so, and resumes from there.
+    pub(crate) fn place(&mut self, now: Instant, position: Position) {
+        self.cursor = Cursor::at(position.min(self.next));
+        self.exposed = self.exposed.max(self.cursor.position);
+        self.placed = Some(self.round);
+        self.state = OutboundState::Announce;
+        self.moved_at = now;
     }
 
     /// The receiver acknowledges. `false` when it acknowledges what the queue does not have.
@@ -215,7 +235,8 @@ impl Outbound {
 
     /// Whether the store is to be asked something or a frame is due.
     pub(crate) fn has_word(&self) -> bool {
-        matches!(self.state, OutboundState::Ask | OutboundState::Announce) || self.skip.is_some()
+        matches!(self.state, OutboundState::Ask | OutboundState::Announce | OutboundState::Place)
+            || self.skip.is_some()
     }
 
     /// Whether everything that the store has reported is acknowledged.
@@ -292,6 +313,8 @@ pub(crate) struct Inbound {
     pub(crate) ack: bool,
     /// An entry to refuse.
     pub(crate) reject: Option<Position>,
+    /// The life of the owner's log that `taken` is of.
+    pub(crate) taken_epoch: Epoch,
 }
 
 impl Inbound {
@@ -310,20 +333,30 @@ impl Inbound {
         resume: false,
         ack: false,
         reject: None,
+        taken_epoch: Epoch(0),
     };
 
     /// Takes what the store says of the stream, and asks the sender to go on from there.
     pub(crate) fn known(&mut self, epoch: Epoch, cursor: Cursor) {
-        if epoch > self.source.epoch {
-            // The sender does not know the latest life of its own log. Telling it is all.
-            self.source.epoch = epoch;
-        } else if epoch < self.source.epoch {
-            self.taken = Cursor::default();
-            self.go_back();
-            return;
-        }
-        self.taken = cursor;
+        self.taken_epoch = epoch;
+        // Of a record that comes in another life again, no part counts.
+        self.taken = if epoch == self.source.epoch { cursor } else { Cursor::at(cursor.position) };
         self.go_back();
+    }
+
+    /// The sender answers the resume of `round` with a place in the present life of its log. Whether
+    /// it counts: a line that repeats frames may bring it late.
+    pub(crate) fn place(&mut self, position: Position, round: u8) -> bool {
+        let answered = self.state == InboundState::Running
+            && self.round == round
+            && !self.resume
+            && self.arrived_bytes == 0;
+        if answered {
+            self.taken_epoch = self.source.epoch;
+            self.taken = Cursor::at(position);
+            self.go_back();
+        }
+        answered
     }
 
     /// Asks the sender to go on from what is safe; whatever is under way is void.
@@ -362,7 +395,8 @@ impl Inbound {
     }
 
     pub(crate) fn fit(&self, first: Cursor, next: Cursor, round: u8) -> Fit {
-        if self.state != InboundState::Running || round != self.round || self.resume {
+        let placed = self.taken_epoch == self.source.epoch;
+        if self.state != InboundState::Running || round != self.round || self.resume || !placed {
             return Fit::Known;
         }
         if first == self.expected {
@@ -394,7 +428,7 @@ mod tests {
         let mut outbound = Outbound::FREE;
         outbound.known(Instant::ZERO, Position(3), Position(10), Position(10));
         let resume = wire::Resume { epoch: 0, position: 5, offset: 2, credit_bytes: 100, round: 1 };
-        assert!(outbound.resume(Instant::ZERO, &resume));
+        outbound.resume(Instant::ZERO, &resume, Epoch(0));
         outbound
     }
 
@@ -403,15 +437,29 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_has_what_was_never_sent_shows_an_older_copy() {
-        let resume =
-            |position| wire::Resume { epoch: 0, position, offset: 0, credit_bytes: 100, round: 1 };
+    fn a_reader_that_has_what_was_never_sent_or_another_life_is_given_a_place() {
+        let resume = |epoch, position| wire::Resume {
+            epoch,
+            position,
+            offset: 0,
+            credit_bytes: 100,
+            round: 4,
+        };
         let mut outbound = Outbound::FREE;
-        // Opened with 5 entries; 5 more were posted since, and nothing was sent.
+        // 5 entries were sent in this life of 7, and 5 more were posted.
         outbound.known(Instant::ZERO, Position(3), Position(10), Position(5));
-        assert!(!outbound.resume(Instant::ZERO, &resume(8)));
-        outbound.known(Instant::ZERO, Position(3), Position(10), Position(5));
-        assert!(outbound.resume(Instant::ZERO, &resume(5)));
+        outbound.resume(Instant::ZERO, &resume(7, 5), Epoch(7));
+        assert_eq!((outbound.state, outbound.released), (OutboundState::Running, Position(5)));
+        for strange in [resume(7, 8), resume(7, 11), resume(6, 5)] {
+            outbound.resume(Instant::ZERO, &strange, Epoch(7));
+            assert_eq!(outbound.state, OutboundState::Place);
+            assert!(!outbound.ready_to_send());
+            outbound.place(Instant::ZERO, Position(5));
+            assert_eq!((outbound.state, outbound.placed), (OutboundState::Announce, Some(4)));
+            assert_eq!(outbound.released, Position(5), "nothing is released by a strange place");
+        }
+        outbound.resume(Instant::ZERO, &resume(7, 5), Epoch(7));
+        assert_eq!(outbound.state, OutboundState::Running);
     }
 
     #[test]
@@ -424,8 +472,6 @@ mod tests {
     #[test]
     fn a_receiver_beyond_the_end_is_noticed() {
         let mut outbound = running();
-        let resume = wire::Resume { epoch: 0, position: 11, offset: 0, credit_bytes: 1, round: 2 };
-        assert!(!outbound.resume(Instant::ZERO, &resume));
         assert!(!outbound.acknowledge(Instant::ZERO, &ack(11), true));
     }
 
@@ -443,21 +489,29 @@ mod tests {
         let mut outbound = running();
         outbound.ordered = true;
         let resume = wire::Resume { epoch: 0, position: 5, offset: 0, credit_bytes: 50, round: 2 };
-        assert!(outbound.resume(Instant::ZERO, &resume));
+        outbound.resume(Instant::ZERO, &resume, Epoch(0));
         outbound.sent(Instant::ZERO, Cursor::at(Position(8)), 40);
         assert_eq!((outbound.cursor, outbound.sent_bytes), (Cursor::at(Position(5)), 0));
         assert!(outbound.ready_to_send());
     }
 
     #[test]
-    fn a_new_epoch_starts_from_nothing_and_an_old_one_is_told_the_new() {
+    fn in_another_life_nothing_is_taken_before_the_sender_has_given_a_place() {
         let mut inbound = Inbound::FREE;
         inbound.source.epoch = Epoch(7);
-        inbound.known(Epoch(6), Cursor::at(Position(50)));
-        assert_eq!((inbound.taken, inbound.source.epoch), (Cursor::default(), Epoch(7)));
-        inbound.known(Epoch(9), Cursor::at(Position(50)));
-        assert_eq!(inbound.source.epoch, Epoch(9));
-        assert_eq!(inbound.taken, Cursor::at(Position(50)));
+        inbound.known(Epoch(6), Cursor { position: Position(50), offset: 9 });
+        assert_eq!((inbound.taken, inbound.taken_epoch), (Cursor::at(Position(50)), Epoch(6)));
+        inbound.resume = false;
+        let next = Cursor::at(Position(51));
+        assert_eq!(inbound.fit(inbound.taken, next, inbound.round), Fit::Known);
+        assert!(!inbound.place(Position(0), inbound.round - 1), "a repeated frame");
+        assert!(inbound.place(Position(40), inbound.round));
+        assert_eq!((inbound.taken, inbound.taken_epoch), (Cursor::at(Position(40)), Epoch(7)));
+        inbound.resume = false;
+        let next = Cursor::at(Position(41));
+        assert_eq!(inbound.fit(inbound.taken, next, inbound.round), Fit::Next);
+        inbound.arrived_bytes = 9;
+        assert!(!inbound.place(Position(0), inbound.round), "a repeated frame");
     }
 
     #[test]

@@ -87,13 +87,6 @@ impl Node<'_> {
                 }
                 return 0;
             }
-            Input::Persisted { token } if self.renumbering == Some(token) => {
-                self.renumbering = None;
-                for dial in 0..self.dials.len() {
-                    self.touch(self.owner_of(dial));
-                }
-                return 0;
-            }
             Input::Persisted { token } => {
                 self.stored(token, None);
                 return 0;
@@ -164,7 +157,7 @@ impl Node<'_> {
             }
         }
         slot.link.up(self.now, input, role, &mut self.rng);
-        if twice || self.stopping || self.renumbering.is_some() {
+        if twice || self.stopping {
             slot.link.abandon();
         }
     }
@@ -229,13 +222,6 @@ impl Node<'_> {
                     let place = &mut self.dials[usize::from(dial)];
                     place.dialer.hint(bye.retry_after_ms);
                     place.done |= bye.reason == ByeReason::Done;
-                }
-            }
-            Upcall::Ahead(epoch) => {
-                self.links[id.0 as usize].link.close(ByeReason::Renumbered, 0);
-                if self.renumbering.is_none() {
-                    let random = self.rng.next_u64();
-                    self.renumber = Some(self.config.link.epoch.after(epoch, random));
                 }
             }
         }

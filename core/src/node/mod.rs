@@ -11,7 +11,7 @@
 
 mod links;
 
-use crate::contract::{DialIndex, Input, Key, LinkId, Machine, Output, RestoreError, Token};
+use crate::contract::{DialIndex, Input, Key, LinkId, Machine, Output, RestoreError};
 use crate::lease::{
     DialTiming, Dialer, LeaseClient, LeaseConfig, LeaseDue, LeaseServer, LeaseSlot, LeaseTiming,
 };
@@ -226,8 +226,6 @@ pub struct Node<'m> {
     started: bool,
     stopping: bool,
     forget: Option<NodeId>,
-    renumber: Option<Epoch>,
-    renumbering: Option<Token>,
     ended: LinkStats,
     stats: NodeStats,
 }
@@ -259,8 +257,6 @@ impl<'m> Node<'m> {
             started: false,
             stopping: false,
             forget: None,
-            renumber: None,
-            renumbering: None,
             ended: LinkStats::default(),
             stats: NodeStats::default(),
         }
@@ -355,7 +351,7 @@ impl<'m> Node<'m> {
     }
 
     const fn may_dial(&self) -> bool {
-        !self.stopping && self.renumbering.is_none()
+        !self.stopping
     }
 
     fn retime_dial(&mut self, dial: usize) {
@@ -514,13 +510,6 @@ impl Machine for Node<'_> {
         }
         if let Some(output) = self.poll_ready(buf) {
             return output;
-        }
-        if let Some(epoch) = self.renumber.take() {
-            self.config.link.epoch = epoch;
-            self.tokens = self.tokens.wrapping_add(1);
-            let token = Token(u64::from(self.tokens) << 32);
-            self.renumbering = Some(token);
-            return Output::Renumber { epoch, token };
         }
         Output::Idle { wake: self.wake() }
     }

@@ -86,8 +86,6 @@ pub enum RefuseReason {
     Role,
     /// The consumer may not be read, or is being read by another client.
     Consumer,
-    /// The epoch is one that the sender has left behind: two copies of one node are running.
-    Epoch,
     /// The receiver is of another cluster.
     Cluster,
     /// The sender is no member, and is not taken in.
@@ -147,15 +145,18 @@ pub struct Open<'a> {
     pub class: u8,
     /// The life of the sender's log.
     pub epoch: u32,
-    /// The first entry that the sender still holds.
+    /// The first entry that the sender still holds, or the receiver's place.
     pub first: u64,
+    /// `first` is the receiver's place in this life: the answer to its [`Resume`] of this round,
+    /// which named a place that the sender's log does not have.
+    pub placed: Option<u8>,
 }
 
 /// The receiver's place in a stream: the sender goes on from there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Resume {
-    /// The epoch of the stream, as in [`Open`].
+    /// The life of the sender's log that the position is of: that of [`Open`], or an earlier one.
     pub epoch: u32,
     /// Entries before this one are safe.
     pub position: u64,
@@ -227,8 +228,6 @@ pub enum ByeReason {
     Replaced,
     /// The lease ended without renewal.
     Expired,
-    /// The log took a new epoch.
-    Renumbered,
     /// The sender knows of no link: it has started anew, on a line that does not show it.
     Unknown,
 }

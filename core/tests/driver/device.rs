@@ -187,7 +187,7 @@ impl Store for Memory {
         self.0.borrow_mut().staged.clear();
     }
 
-    fn renumber(&mut self, _: Epoch) -> Result<(), Failure> {
+    fn place_reader(&mut self, _: QueueKey, _: Epoch, _: Position) -> Position {
         panic!("nothing was set back");
     }
 }

@@ -201,6 +201,11 @@ impl Hub {
                     self.taken = Some((source, next));
                     self.node.handle(now, Input::Taken { link: LINK, stream, next, bytes: 0 });
                 }
+                Output::Place { stream, source, position, .. } => {
+                    let next = Cursor::at(position);
+                    self.taken = Some((source, next));
+                    self.node.handle(now, Input::Taken { link: LINK, stream, next, bytes: 0 });
+                }
                 Output::Release { through, .. } => self.released = through.0,
                 Output::Ask { token, query, .. } => {
                     let answer = self.answer(query);
@@ -239,6 +244,7 @@ impl Hub {
                 let zero = Position(0);
                 Answer::Outbound { epoch: Epoch(1 << 16), released: zero, next: zero, sent: zero }
             }
+            Query::Place { position, .. } => Answer::Place { position },
             Query::Subscribe { .. } => Answer::Denied,
         }
     }

@@ -25,6 +25,10 @@ fn live<const R: usize, const W: usize>(
 ) {
     match FlashLog::open(&mut *flash, config(), 9) {
         Ok(mut log) => {
+            if log.flash().dead {
+                // The power went while a new life was being noted.
+                return;
+            }
             model.check(&mut log, what);
             let _ = turns.into_iter().all(|turn| model.turn(&mut log, turn));
         }
@@ -39,7 +43,8 @@ fn cut_twice<const R: usize, const W: usize>(stride: usize) {
     let mut whole = new.clone();
     live(&mut whole, &mut Model::default(), 0..TURNS, "whole");
     let steps = whole.steps;
-    assert!(whole.erased[..2].contains(&2) && whole.erased[2..].contains(&2), "a ring went round");
+    let twice = |ring: &[u32]| ring.iter().any(|times| *times >= 2);
+    assert!(twice(&whole.erased[..2]) && twice(&whole.erased[2..]), "{:?}", whole.erased);
     for first in (0..steps).step_by(stride) {
         let (mut flash, mut model) = (new.clone(), Model::default());
         flash.restart(Some(first), first);
@@ -266,4 +271,26 @@ fn the_places_of_another_hub_give_way_and_those_of_one_do_not() {
     assert_eq!(log.place(&one_more), Some((STREAM.epoch, Position(1))));
     assert_eq!(log.take(&STREAM, Position(1), &[0; 65]), Err(FlashError::TooLong));
     assert_eq!(append(&mut log, &[0; 1000]), Err(FlashError::TooLong));
+}
+
+/// A log that was set back to an older copy gives no number again, and its reader gets what is
+/// appended since in place of what is lost.
+#[test]
+fn a_flash_that_was_set_back_gives_no_number_again() {
+    let mut flash = Nor::<1, 4>::new(PAGES, 0xff);
+    let mut log = FlashLog::open(&mut flash, config(), 5).unwrap();
+    append(&mut log, b"kept").unwrap();
+    let epoch = log.epoch();
+    let copy = log.into_flash().clone();
+    let mut log = FlashLog::open(&mut flash, config(), 6).unwrap();
+    append(&mut log, b"lost").unwrap();
+    let lost = log.epoch();
+    let mut flash = copy;
+    let mut log = FlashLog::open(&mut flash, config(), 7).unwrap();
+    append(&mut log, b"new").unwrap();
+    assert!(![epoch, lost].contains(&log.epoch()));
+    assert_eq!(log.place_reader(epoch, Position(1)), Position(1));
+    assert_eq!(log.place_reader(epoch, Position(2)), Position(1));
+    assert_eq!(log.place_reader(lost, Position(2)), Position(0), "what is not acknowledged");
+    assert_eq!(log.place_reader(log.epoch(), Position(2)), Position(2));
 }

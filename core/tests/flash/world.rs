@@ -5,9 +5,7 @@ use replcore::log::crc32c;
 use replcore::log::flash::{FlashConfig, FlashError, FlashFill, FlashLog};
 use replcore::log::record::{self, Message, Record};
 use replcore::rng::Rng;
-use replcore::stream::{
-    Cursor, Epoch, NodeId, Position, QueueId, QueueKey, RecordId, Seq, StreamKey,
-};
+use replcore::stream::{Cursor, Epoch, NodeId, Position, QueueId, QueueKey, RecordId, StreamKey};
 use replcore::time::Stamp;
 
 use crate::nor::Nor;
@@ -41,13 +39,14 @@ pub(crate) fn append<F: NorFlash>(
 pub(crate) fn read_all<F: NorFlash>(log: &mut FlashLog<F>, rng: &mut Rng) -> Vec<(u64, Vec<u8>)> {
     let mut found = Vec::new();
     let mut cursor = Cursor::at(log.queue_released());
-    let (mut bytes, mut buf) = (Vec::new(), [0; 500]);
+    let (mut bytes, mut buf, mut last) = (Vec::new(), [0; 500], None);
     loop {
         let space = rng.between(1, buf.len() as u64) as usize;
         match log.fill(cursor, &mut buf[..space]).unwrap() {
             FlashFill::End => break,
             FlashFill::Gone { next, .. } => {
                 assert!(next > cursor.position && bytes.is_empty());
+                last = None;
                 cursor = Cursor::at(next);
             }
             FlashFill::Records(records, length) => {
@@ -57,8 +56,13 @@ pub(crate) fn read_all<F: NorFlash>(log: &mut FlashLog<F>, rng: &mut Rng) -> Vec
                 let mut rest = &bytes[..];
                 while let Ok(length) = record::entry_length(rest, 2000) {
                     let record = Record::check(&rest[..length], crc32c).unwrap();
-                    let (seq, epoch) = (Seq(position + 1), log.epoch());
-                    assert_eq!(record.id(), RecordId { origin: ORIGIN, epoch, class: 2, seq });
+                    let id = record.id();
+                    assert_eq!((id.origin, id.class), (ORIGIN, 2));
+                    // Each life numbers from 1, and what was posted in it stands in a row.
+                    let (epoch, seq) = last.unwrap_or((id.epoch, id.seq.0 - 1));
+                    let begins = id.seq.0 == 1 && id.epoch != epoch;
+                    assert!(begins || (id.epoch, id.seq.0) == (epoch, seq + 1), "{id:?}");
+                    last = Some((id.epoch, id.seq.0));
                     found.push((position, record.body().to_vec()));
                     position += 1;
                     rest = &rest[length..];
@@ -105,13 +109,7 @@ impl Model {
                     assert_eq!(done, Err(FlashError::Full));
                 }
             }
-            2 => {
-                let next = self.taken + 1;
-                let done = log.take(&STREAM, Position(next), &next.to_le_bytes());
-                self.taken = next;
-                self.take_in_doubt = done.is_err();
-                assert!(done.is_ok() || log.flash().dead, "{done:?}");
-            }
+            2 => self.take(log),
             // The acknowledgements come in runs, so that the log is now full and now empty.
             _ if turn / 40 % 2 == 1 => {
                 let waiting = log.waiting().min(6);
@@ -121,12 +119,17 @@ impl Model {
             _ if turn % 8 == 3 => {
                 let _ = log.sync();
             }
-            _ => {
-                let epoch = Epoch(log.epoch().0 + 1);
-                let _ = log.renumber(epoch);
-            }
+            _ => self.take(log),
         }
         !log.flash().dead
+    }
+
+    fn take<const R: usize, const W: usize>(&mut self, log: &mut FlashLog<&mut Nor<R, W>>) {
+        let next = self.taken + 1;
+        let done = log.take(&STREAM, Position(next), &next.to_le_bytes());
+        self.taken = next;
+        self.take_in_doubt = done.is_err();
+        assert!(done.is_ok() || log.flash().dead, "{done:?}");
     }
 
     /// Checks a log that was just opened, and forgets what was in doubt.

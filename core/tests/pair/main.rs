@@ -9,7 +9,7 @@ use replcore::leaf::{ConsumerConfig, Leaf, LeafConfig, LeafEvent};
 use replcore::lease::{LeaseServer, LeaseSlot};
 use replcore::link::LinkSettings;
 use replcore::node::{DialSlot, DialTarget, LinkSlot, Node, NodeConfig, NodeEvent, NodeMemory};
-use replcore::stream::{Epoch, Name, Position};
+use replcore::stream::{Epoch, Life, Name, Position};
 use replcore::time::Instant;
 use replcore::wire::{RefuseReason, Role};
 use world::{Said, Site, exchange};
@@ -167,23 +167,90 @@ fn a_full_store_makes_the_sender_wait_and_loses_nothing() {
     assert_eq!(leaf.queue("hub", 2).released, 3);
 }
 
-/// The leaf's folder was set back: the hub remembers more than the leaf holds.
-#[test]
-fn a_leaf_set_back_takes_a_new_epoch_and_loses_nothing_new() {
+/// A leaf in a later life, which remembers how its queue stood at the end of earlier ones.
+fn leaf_again(lives: &[(u32, u64)], held: &[u8]) -> Site<Leaf> {
+    let mut config = LeafConfig::new(settings("242"), 2);
+    config.link.epoch = Epoch(9 << 16);
+    let mut leaf = Site::new(Leaf::new(config));
+    leaf.post(Instant::ZERO, "hub", 2, held);
+    let life = |&(epoch, end): &(u32, u64)| Life { epoch: Epoch(epoch), end: Position(end) };
+    let queue = leaf.store.queues.values_mut().next().unwrap();
+    queue.lives = lives.iter().map(life).collect();
+    leaf
+}
+
+/// The hub has taken "abc" of life 1; the leaf has no acknowledgement.
+fn a_hub_that_has_taken_3() -> Site<Node<'static>> {
     let (mut leaf, mut hub) = pair();
     leaf.post(Instant::ZERO, "hub", 2, b"abc");
     exchange(Instant::ZERO, &mut leaf, LEAF, &mut hub, HUB);
     hub.down(Instant::ZERO, HUB);
-    let mut restored = self::leaf("242");
-    restored.post(Instant::ZERO, "hub", 2, b"x");
-    connect(Instant::ZERO, &mut restored, &mut hub, HUB);
-    restored.down(Instant::ZERO, LEAF);
+    hub
+}
+
+/// QC-05: no acknowledgement survived the crash of the leaf, and nothing comes twice.
+#[test]
+fn a_leaf_that_starts_again_goes_on_where_its_hub_is() {
+    let mut hub = a_hub_that_has_taken_3();
+    let mut again = leaf_again(&[(1 << 16, 3)], b"abcde");
+    connect(Instant::ZERO, &mut again, &mut hub, HUB);
+    assert_eq!(hub.received(), b"abcde");
+    assert_eq!(hub.store.placed, [Position(3)]);
+    assert_eq!(again.queue("hub", 2).released, 5);
+}
+
+/// The leaf's folder was set back: the hub remembers more than the leaf holds. What was posted since
+/// has the numbers of what is lost, and comes all the same, however often the leaf has started since.
+#[test]
+fn what_a_leaf_posts_after_it_was_set_back_arrives() {
+    let mut hub = a_hub_that_has_taken_3();
+    let mut again = leaf_again(&[(1 << 16, 1), (2 << 16, 4)], b"axyzw");
+    connect(Instant::ZERO, &mut again, &mut hub, HUB);
+    assert_eq!(hub.received(), b"abcxyzw");
+    assert_eq!(again.queue("hub", 2).released, 5);
+}
+
+/// It was set back to before the life that the hub knows: what is not acknowledged comes again, and
+/// the hub's store tells by identity what it has.
+#[test]
+fn a_leaf_that_does_not_know_the_life_its_hub_knows_sends_all_it_holds() {
+    let mut hub = a_hub_that_has_taken_3();
+    let mut again = leaf_again(&[(7, 1)], b"axyzw");
+    connect(Instant::ZERO, &mut again, &mut hub, HUB);
+    assert_eq!(hub.received(), b"abcaxyzw");
+    assert_eq!(again.queue("hub", 2).released, 5);
+}
+
+/// A queue that was removed and made again starts its numbers anew, in the same life.
+#[test]
+fn a_reader_of_a_queue_that_was_made_again_is_given_its_start() {
+    let (mut leaf, mut hub) = pair();
+    hub.post(Instant::ZERO, "242", 2, b"abc");
+    exchange(Instant::ZERO, &mut leaf, LEAF, &mut hub, HUB);
     hub.down(Instant::ZERO, HUB);
-    let now = restored.wake.unwrap();
-    connect(now, &mut restored, &mut hub, HUB);
-    assert_eq!(hub.received(), b"abcx");
-    assert_eq!(restored.queue("hub", 2).released, 1);
-    assert_eq!(hub.store.taken.len(), 2, "the second epoch is a stream of its own");
+    leaf.down(Instant::ZERO, LEAF);
+    hub.store.queues.clear();
+    hub.post(Instant::ZERO, "242", 2, b"defgh");
+    hub.store.queues.values_mut().next().unwrap().sent = Some(0);
+    let now = leaf.wake.unwrap();
+    connect(now, &mut leaf, &mut hub, HUB);
+    assert_eq!(leaf.received(), b"abcdefgh");
+    assert_eq!(hub.queue("242", 2).released, 5);
+}
+
+/// A store that has no room to note the place is asked again when it may have.
+#[test]
+fn a_place_that_finds_no_room_is_given_again() {
+    let mut hub = a_hub_that_has_taken_3();
+    hub.store.full = true;
+    let mut again = leaf_again(&[(1 << 16, 1)], b"axyzw");
+    connect(Instant::ZERO, &mut again, &mut hub, HUB);
+    assert_eq!(hub.received(), b"abc");
+    hub.store.full = false;
+    let now = Instant::from_millis(1_001);
+    hub.input(now, Input::Timeout);
+    exchange(now, &mut again, LEAF, &mut hub, HUB);
+    assert_eq!(hub.received(), b"abcxyzw");
 }
 
 /// HS-32.

@@ -7,7 +7,9 @@ use replcore::contract::{
 };
 use replcore::leaf::LeafEvent;
 use replcore::node::NodeEvent;
-use replcore::stream::{Cursor, Epoch, Name, Position, QueueId, QueueKey, StreamKey};
+use replcore::stream::{
+    Cursor, Epoch, Life, Name, Position, QueueId, QueueKey, StreamKey, place_after,
+};
 use replcore::time::Instant;
 use replcore::wire;
 
@@ -37,6 +39,7 @@ pub(crate) struct Store {
     pub(crate) taken: BTreeMap<StreamKey, (Cursor, Vec<u8>)>,
     pub(crate) state: BTreeMap<Key, Vec<u8>>,
     pub(crate) skipped: Vec<(Position, Position, SkipReason)>,
+    pub(crate) placed: Vec<Position>,
     pub(crate) dead: Vec<Position>,
     pub(crate) full: bool,
 }
@@ -47,6 +50,10 @@ pub(crate) struct Queue {
     pub(crate) released: u64,
     /// Everything before is gone.
     pub(crate) held_from: u64,
+    /// Earlier lives of the log.
+    pub(crate) lives: Vec<Life>,
+    /// Nobody has entries from here on, if that is not the end.
+    pub(crate) sent: Option<u64>,
     watcher: Option<(LinkId, StreamIndex)>,
 }
 
@@ -297,12 +304,15 @@ where
             Output::Forget { key } => {
                 self.store.state.remove(&key);
             }
-            Output::Renumber { token, .. } => {
-                for queue in self.store.queues.values_mut() {
-                    queue.records.drain(..queue.released as usize);
-                    queue.released = 0;
+            Output::Place { link, stream, source, position } => {
+                if self.store.full {
+                    let reason = replcore::contract::Failure::Full;
+                    return Some(Input::Refused { link, stream, reason });
                 }
-                return Some(Input::Persisted { token });
+                let next = Cursor::at(position);
+                self.store.placed.push(position);
+                self.store.taken.entry(source).or_default().0 = next;
+                return Some(Input::Taken { link, stream, next, bytes: 0 });
             }
             Output::Event { event, .. } => self.said.push(event.into()),
             Output::NeedBuffer { len } => self.buffer_bytes = len,
@@ -365,8 +375,13 @@ where
                     epoch: Epoch(0),
                     released: Position(queue.released),
                     next: Position(queue.records.len() as u64),
-                    sent: Position(queue.records.len() as u64),
+                    sent: Position(queue.sent.unwrap_or(queue.records.len() as u64)),
                 }
+            }
+            Query::Place { queue, epoch, position } => {
+                let queue = &self.store.queues[&queue];
+                let released = Position(queue.released);
+                Answer::Place { position: place_after(&queue.lives, epoch, position, released) }
             }
             Query::Subscribe { .. } => Answer::Subscribed,
         }

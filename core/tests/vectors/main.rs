@@ -83,6 +83,7 @@ fn control_fields(control: &Control<'_>, fields: &mut Fields) {
             fields.number("class", open.class);
             fields.number("epoch", open.epoch);
             fields.number("first", open.first);
+            fields.variant("placed", open.placed);
         }
         Control::Resume(resume) => {
             fields.number("epoch", resume.epoch);
@@ -179,7 +180,6 @@ fn controls() -> Vec<(String, u8, Control<'static>)> {
         RefuseReason::Busy,
         RefuseReason::Role,
         RefuseReason::Consumer,
-        RefuseReason::Epoch,
         RefuseReason::Cluster,
         RefuseReason::Stranger,
     ];
@@ -202,9 +202,11 @@ fn controls() -> Vec<(String, u8, Control<'static>)> {
     let subscribe = Subscribe { consumer: "c", message_type: "", from_start: false };
     add("subscribe to all that comes".into(), 0, Control::Subscribe(subscribe));
 
-    let open = Open { queue: "hub", class: 2, epoch: 0x0001_a2b3, first: 1_000_000 };
+    let open = Open { queue: "hub", class: 2, epoch: 0x0001_a2b3, first: 1_000_000, placed: None };
     add("open".into(), 1, Control::Open(open));
-    let open = Open { queue: "q", class: 0, epoch: 0, first: 0 };
+    let open = Open { first: 1_000_100, placed: Some(255), ..open };
+    add("open with a place".into(), 1, Control::Open(open));
+    let open = Open { queue: "q", class: 0, epoch: 0, first: 0, placed: None };
     add("open of an empty queue of class 0".into(), 7, Control::Open(open));
 
     let resume = Resume {
@@ -245,7 +247,6 @@ fn controls() -> Vec<(String, u8, Control<'static>)> {
         ByeReason::Stopping,
         ByeReason::Replaced,
         ByeReason::Expired,
-        ByeReason::Renumbered,
         ByeReason::Unknown,
     ];
     for reason in reasons {

@@ -178,8 +178,8 @@ impl Store for App {
         self.fault = None;
     }
 
-    fn renumber(&mut self, epoch: Epoch) -> Result<(), Failure> {
-        self.log.renumber(epoch).map_err(|_| Failure::Full)
+    fn place_reader(&mut self, queue: QueueKey, epoch: Epoch, position: Position) -> Position {
+        if queue.class == CLASS { self.log.place_reader(epoch, position) } else { Position(0) }
     }
 }
 

@@ -140,34 +140,49 @@ class LogTest(Case):
         log.close()
         self.assertEqual(self.held(self.open()), ([b"kept", b"later"], []))
 
-    def test_a_new_epoch_counts_only_once_it_is_whole(self):
+    def test_each_start_numbers_anew_and_keeps_what_waits(self):
         log = self.open()
         self.post(log, b"0", b"1", b"2")
         self.take(log, 0, b"in")
         self.commit(log)
         log.release(2, 1)
         self.commit(log)
-        epoch = log.state.epoch
-        before = {file: file.read_bytes() for file in self.files()}
-        copied = log.renumbered(epoch + 1)
-        (made,) = set(self.files()) - set(before)
-        whole = made.read_bytes()
-        log.take_epoch(*copied)
-        self.assertEqual((log.outgoing[2].first, self.held(log)), (0, ([b"1", b"2"], [b"in"])))
+        epochs = [log.state.epoch]
+        for number in range(3, 6):
+            log.close()
+            log = self.open()
+            epochs.append(log.state.epoch)
+            self.assertEqual(log.seq_next[2], 1)
+            self.post(log, b"%d" % number)
+            self.commit(log)
+        self.assertEqual(len(set(epochs)), 4)
         log.close()
         log = self.open()
-        self.assertEqual((log.state.epoch, self.held(log)), (epoch + 1, ([b"1", b"2"], [b"in"])))
+        self.assertEqual(self.held(log), ([b"1", b"2", b"3", b"4", b"5"], [b"in"]))
+        self.assertEqual([log.place_reader(2, epoch, 9) for epoch in epochs], [3, 4, 5, 6])
+        self.assertEqual(log.place_reader(2, epochs[0], 2), 2)
+        self.assertEqual(log.place_reader(2, 12345, 2), 1, "a life it never had: what is acknowledged")
         log.close()
-        for cut in range(0, len(whole), 7):
-            for file, data in before.items():
-                file.write_bytes(data)
-            made.write_bytes(whole[:cut])
-            log = self.open()
-            self.assertEqual((log.state.epoch, self.held(log)), (epoch, ([b"1", b"2"], [b"in"])))
-            self.post(log, b"3")
-            self.commit(log)
-            log.close()
-            made.unlink(missing_ok=True)
+
+    def test_a_folder_that_was_set_back_gives_no_number_again(self):
+        log = self.open()
+        self.post(log, b"kept")
+        self.commit(log)
+        copy = {file: file.read_bytes() for file in self.files()}
+        self.post(log, b"lost")
+        self.commit(log)
+        epoch = log.state.epoch
+        log.close()
+        for file in self.files():
+            file.unlink()
+        for file, data in copy.items():
+            file.write_bytes(data)
+        log = self.open()
+        self.assertNotEqual(log.state.epoch, epoch)
+        self.post(log, b"new")
+        self.commit(log)
+        self.assertEqual(log.place_reader(2, epoch, 2), 1, "the hub gets the new one at the place of the lost")
+        log.close()
 
 
 if __name__ == "__main__":

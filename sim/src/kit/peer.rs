@@ -203,8 +203,10 @@ impl Peer {
             let position = of.acked.max(of.first);
             of.sent = Cursor::at(Position(position));
             of.bytes = 0;
+            // Now and then it has its place from another life of the machine's log.
+            let other = u32::from(rng.between(0, 9) == 0);
             let resume = Resume {
-                epoch: of.epoch,
+                epoch: of.epoch ^ other,
                 position,
                 offset: 0,
                 credit_bytes: rng.between(0, 4_000) as u32,
@@ -237,6 +239,7 @@ impl Peer {
                 class: stream + 1,
                 epoch: 1 << 16,
                 first: rng.between(0, 3),
+                placed: None,
             };
             return put(out, stream, &Control::Open(open));
         }
@@ -282,7 +285,13 @@ impl Peer {
                 message_type: "",
                 from_start: true,
             }),
-            5 => Control::Open(Open { queue: &long, class: 9, epoch: short, first: number }),
+            5 => Control::Open(Open {
+                queue: &long,
+                class: 9,
+                epoch: short,
+                first: number,
+                placed: Some(stream),
+            }),
             6 => Control::Resume(Resume {
                 epoch: short,
                 position: number,

@@ -53,7 +53,6 @@ struct Link {
 #[derive(Clone, Debug)]
 enum Owed {
     Persisted { token: Token, key: Key, state: Option<Vec<u8>> },
-    Renumbered { token: Token, epoch: Epoch },
     Taken { link: LinkId, stream: StreamIndex, source: StreamKey, next: Cursor, bytes: u32 },
     Sent { link: LinkId, stream: StreamIndex, next: Cursor, bytes: u32, wire_bytes: u32 },
     Answer { token: Token, answer: Answer, stream: Option<(LinkId, StreamIndex)> },
@@ -397,9 +396,12 @@ impl<S: Subject> Play<'_, S> {
             }
             Output::Release { queue, through } => self.release(queue, through),
             Output::DeadLetter { .. } => Ok(()),
-            Output::Renumber { epoch, token } => {
-                self.token(token)?;
-                self.owe(Lane::Disk, Owed::Renumbered { token, epoch });
+            Output::Place { link, stream, source, position } => {
+                let next = Cursor::at(position);
+                self.link(link, "Place")?.expected.insert(stream, next);
+                self.sources.insert((link, stream), source);
+                let owed = Owed::Taken { link, stream, source, next, bytes: 0 };
+                self.owe(Lane::Stream(link, stream, false), owed);
                 Ok(())
             }
             Output::Ask { token, query, .. } => self.ask(token, query, bytes),
@@ -592,6 +594,16 @@ impl<S: Subject> Play<'_, S> {
                     sent: Position(held.next),
                 };
                 (answer, Some((link, stream)))
+            }
+            Query::Place { queue, position, .. } => {
+                let Some(held) = self.queues.get_mut(&queue) else {
+                    return self
+                        .broken(11, format!("places in {queue:?}, which it never asked for"));
+                };
+                let most = position.0.min(held.next).max(held.released);
+                let place = self.rng.between(held.released, most);
+                held.sent = held.sent.max(place);
+                (Answer::Place { position: Position(place) }, None)
             }
             Query::Subscribe { link, .. } => {
                 self.link(link, "Ask")?;
@@ -792,7 +804,6 @@ impl<S: Subject> Play<'_, S> {
                 self.keyed.extend(state.map(|state| (key, state)));
                 self.feed(Input::Persisted { token })
             }
-            Owed::Renumbered { token, epoch } => self.renumbered(token, epoch),
             Owed::Taken { link, stream, source, next, bytes } => {
                 self.taken(link, stream, source, next, bytes)
             }
@@ -820,20 +831,6 @@ impl<S: Subject> Play<'_, S> {
                 self.feed(Input::Answer { token, answer })
             }
         }
-    }
-
-    fn renumbered(&mut self, token: Token, epoch: Epoch) -> Result<(), Violation> {
-        if epoch <= self.epoch {
-            return self.broken(11, format!("renumbers from {:?} to {epoch:?}", self.epoch));
-        }
-        self.epoch = epoch;
-        self.queues.clear();
-        let links: Vec<LinkId> = self.links.keys().copied().collect();
-        for link in links {
-            self.drop_link(link);
-            self.feed(Input::LinkDown { link })?;
-        }
-        self.feed(Input::Persisted { token })
     }
 
     fn taken(

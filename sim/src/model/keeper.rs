@@ -49,8 +49,12 @@ pub trait Keeper {
         reason: SkipReason,
     ) -> Result<(), Failure>;
 
-    /// The greatest epoch known of the owner, queue and class of `source`, and how far the stream
-    /// was taken and made durable in that epoch, counting the part of a record kept in memory.
+    /// Notes that an incoming stream goes on at `position` in the epoch of `source`.
+    fn place(&mut self, source: &StreamKey, position: Position) -> Result<(), Failure>;
+
+    /// The last epoch in which something was taken of the owner, queue and class of `source`, and
+    /// how far the stream was taken and made durable in that epoch, counting the part of a record
+    /// kept in memory.
     fn inbound(&self, source: &StreamKey) -> (Epoch, Cursor);
 
     /// Makes sure that a queue exists.
@@ -92,9 +96,8 @@ pub trait Keeper {
     /// Removes a machine's state.
     fn forget(&mut self, key: Key);
 
-    /// Takes a new epoch: every record of this node that some upstream queue still holds gets a new
-    /// identity, and all own queues start anew at position 0 with what they hold.
-    fn renumber(&mut self, epoch: Epoch) -> Result<(), Failure>;
+    /// Where a reader of an own queue goes on that was `position` far in the life `epoch`.
+    fn place_reader(&mut self, queue: QueueKey, epoch: Epoch, position: Position) -> Position;
 
     /// The identities of all records in the log, oldest first.
     fn held(&mut self) -> Vec<RecordId>;
@@ -146,6 +149,10 @@ impl<S: Store> Keeper for S {
         Store::take_skip(self, source, first, next, reason)
     }
 
+    fn place(&mut self, source: &StreamKey, position: Position) -> Result<(), Failure> {
+        Store::place(self, source, position)
+    }
+
     fn inbound(&self, source: &StreamKey) -> (Epoch, Cursor) {
         Store::inbound(self, source)
     }
@@ -193,8 +200,8 @@ impl<S: Store> Keeper for S {
         Store::forget(self, key)
     }
 
-    fn renumber(&mut self, epoch: Epoch) -> Result<(), Failure> {
-        Store::renumber(self, epoch)
+    fn place_reader(&mut self, queue: QueueKey, epoch: Epoch, position: Position) -> Position {
+        Store::place_reader(self, queue, epoch, position)
     }
 
     fn held(&mut self) -> Vec<RecordId> {

@@ -35,7 +35,7 @@ pub struct StoreBugs {
     pub no_dedupe: bool,
     /// A queue hands out each entry in the wrong order now and then.
     pub swaps: bool,
-    /// After a crash numbers are given again.
+    /// No start begins a new life, and after a crash numbers are given again.
     pub reuses_numbers: bool,
     /// One byte of a body changes on its way out, with a checksum made anew.
     pub rewrites_bodies: bool,
@@ -49,6 +49,8 @@ pub struct Medium {
     committed: usize,
     /// Where each commit ended, for crashes that lose some and for older copies.
     commits: Vec<usize>,
+    /// Starts so far. What stands for chance in epochs is not set back with a copy.
+    starts: u64,
 }
 
 impl Medium {
@@ -58,7 +60,7 @@ impl Medium {
         let instance = rng.next_u64();
         let epoch = Epoch::first(rng.next_u64());
         let identity = Identity { name, instance, epoch };
-        Self { identity, journal: Vec::new(), committed: 0, commits: Vec::new() }
+        Self { identity, journal: Vec::new(), committed: 0, commits: Vec::new(), starts: 0 }
     }
 
     /// Ends the process. What was not committed is lost, or kept up to some point.
@@ -122,7 +124,7 @@ pub struct ModelStore {
 
 impl ModelStore {
     /// Opens what is on the medium.
-    pub fn open(medium: Medium, limit: Option<Limit>, bugs: StoreBugs) -> Self {
+    pub fn open(mut medium: Medium, limit: Option<Limit>, bugs: StoreBugs) -> Self {
         let mut state = State::new(medium.identity);
         for op in &medium.journal {
             state.apply(op);
@@ -132,7 +134,15 @@ impl ModelStore {
             for seq in &mut state.seq {
                 *seq = seq.saturating_sub(1);
             }
+        } else if medium.starts > 0 {
+            let random = Rng::new(medium.identity.instance ^ medium.starts).next_u64();
+            let life = Op::Life { epoch: state.identity.epoch.next(random) };
+            state.apply(&life);
+            medium.journal.push(life);
+            medium.committed = medium.journal.len();
+            medium.commits.push(medium.committed);
         }
+        medium.starts += 1;
         Self {
             durable_inbound: state.inbound.clone(),
             medium,
@@ -236,10 +246,11 @@ impl ModelStore {
         Ok(())
     }
 
-    fn place(&self, source: &StreamKey) -> u64 {
+    fn taken(&self, source: &StreamKey) -> Result<u64, Failure> {
         match self.state.inbound.get(&(source.owner, source.queue)) {
-            Some((epoch, position)) if *epoch == source.epoch => *position,
-            _ => 0,
+            Some((epoch, position)) if *epoch == source.epoch => Ok(*position),
+            Some(_) => Err(Failure::Corrupt),
+            None => Ok(0),
         }
     }
 }
@@ -330,7 +341,7 @@ impl Keeper for ModelStore {
         if whole.len() != records.completed as usize || rest.len() != next.offset as usize {
             return Err(Failure::Corrupt);
         }
-        let place = self.place(source);
+        let place = self.taken(source)?;
         if records.first.position.0 > place {
             return Err(Failure::Corrupt);
         }
@@ -373,6 +384,15 @@ impl Keeper for ModelStore {
         Ok(())
     }
 
+    fn place(&mut self, source: &StreamKey, position: Position) -> Result<(), Failure> {
+        if self.full {
+            return Err(Failure::Full);
+        }
+        self.apply(Op::Place { source: *source, position });
+        self.partials.remove(&(source.owner, source.queue));
+        Ok(())
+    }
+
     fn inbound(&self, source: &StreamKey) -> (Epoch, Cursor) {
         let key = (source.owner, source.queue);
         // Only what is on the medium counts.
@@ -401,7 +421,7 @@ impl Keeper for ModelStore {
         let holding = Holding {
             released: Position(class.released),
             next: Position(class.committed),
-            sent: Position(class.committed),
+            sent: Position(class.sent.max(class.released)),
         };
         self.watches.insert((link, stream), Watch { queue, told: class.committed });
         Some(holding)
@@ -474,6 +494,10 @@ impl Keeper for ModelStore {
             records.completed += 1;
             offset = 0;
         }
+        let given = first.position.0 + u64::from(records.completed);
+        if let Some(class) = self.state.class_mut(queue) {
+            class.sent = class.sent.max(given);
+        }
         Ok(Fill::Batch(Batch { records, bytes: (out.len() - start) as u32 }))
     }
 
@@ -498,10 +522,8 @@ impl Keeper for ModelStore {
         self.apply(Op::Forget { key });
     }
 
-    fn renumber(&mut self, epoch: Epoch) -> Result<(), Failure> {
-        self.partials.clear();
-        self.apply(Op::Renumber { epoch });
-        Ok(())
+    fn place_reader(&mut self, queue: QueueKey, epoch: Epoch, position: Position) -> Position {
+        self.state.place_reader(queue, epoch, position)
     }
 
     fn held(&mut self) -> Vec<RecordId> {

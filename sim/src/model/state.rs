@@ -6,12 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use replcore::contract::{Key, SkipReason};
-use replcore::log::crc32c;
-use replcore::log::record::{Record, stamp};
+use replcore::log::record::Record;
 use replcore::stream::{
-    Epoch, Name, NodeId, Position, QueueId, QueueKey, RecordId, Seq, StreamKey,
+    Epoch, Life, Name, NodeId, Position, QueueId, QueueKey, RecordId, StreamKey, place_after,
 };
-use replcore::time::Stamp;
 use replcore_runtime::store::{Identity, LimitPolicy, QueueKind};
 
 /// One change of a store.
@@ -30,8 +28,10 @@ pub enum Op {
     Persist { key: Key, state: Vec<u8> },
     /// No longer the machine's state.
     Forget { key: Key },
+    /// An incoming stream goes on here, in the present life of its owner's log.
+    Place { source: StreamKey, position: Position },
     /// A new life of the log.
-    Renumber { epoch: Epoch },
+    Life { epoch: Epoch },
 }
 
 /// One class of one queue: places of records in the log, by position.
@@ -47,6 +47,10 @@ pub struct Class {
     pub released: u64,
     /// Everything before was dropped unread, unless it was acknowledged.
     pub dropped: u64,
+    /// Entries before this were acknowledged or given out in this life of the log.
+    pub sent: u64,
+    /// How it stood at the end of earlier lives.
+    pub lives: Vec<Life>,
 }
 
 /// A queue.
@@ -73,7 +77,7 @@ pub struct State {
     pub posted: BTreeMap<Vec<u8>, RecordId>,
     /// Queues by id.
     pub queues: BTreeMap<QueueId, Queue>,
-    /// How far incoming streams were taken: greatest epoch and position in it.
+    /// How far incoming streams were taken: the last epoch and the position in it.
     pub inbound: BTreeMap<(NodeId, QueueKey), (Epoch, u64)>,
     /// The machine's state.
     pub keyed: BTreeMap<Key, Vec<u8>>,
@@ -108,11 +112,12 @@ impl State {
             Op::Inbound { source, next } => {
                 let place =
                     self.inbound.entry((source.owner, source.queue)).or_insert((source.epoch, 0));
-                if source.epoch > place.0 {
-                    *place = (source.epoch, next.0);
-                } else if source.epoch == place.0 {
+                if source.epoch == place.0 {
                     place.1 = place.1.max(next.0);
                 }
+            }
+            Op::Place { source, position } => {
+                self.inbound.insert((source.owner, source.queue), (source.epoch, position.0));
             }
             Op::Queue { name, kind } => {
                 self.queues.entry(name.queue_id()).or_insert_with(|| Queue {
@@ -128,7 +133,7 @@ impl State {
             Op::Forget { key } => {
                 self.keyed.remove(key);
             }
-            Op::Renumber { epoch } => self.renumber(*epoch),
+            Op::Life { epoch } => self.begin_life(*epoch),
         }
     }
 
@@ -164,41 +169,33 @@ impl State {
         }
     }
 
-    /// Takes a new epoch: own records that an upstream queue still holds get a new identity, and
-    /// all queues start anew with what they hold.
-    fn renumber(&mut self, epoch: Epoch) {
-        let me = self.identity.name.node_id();
+    /// Numbers begin anew, and every queue remembers where the life before has left it.
+    fn begin_life(&mut self, epoch: Epoch) {
+        for class in self.queues.values_mut().flat_map(|queue| &mut queue.classes) {
+            class.lives.push(Life { epoch: self.identity.epoch, end: Position(class.next) });
+            class.sent = class.released;
+        }
         self.identity.epoch = epoch;
         self.seq = [0; 4];
-        let mut again = BTreeSet::new();
-        for queue in self.queues.values_mut() {
-            for class in &mut queue.classes {
-                if queue.kind == QueueKind::Upstream {
-                    again.extend(class.entries.values().copied());
-                }
-                let entries = std::mem::take(&mut class.entries);
-                let next = entries.len() as u64;
-                *class = Class {
-                    entries: (0..).zip(entries.into_values()).collect(),
-                    next,
-                    committed: next,
-                    ..Class::default()
-                };
-            }
-        }
-        for place in again {
-            let bytes = &mut self.records[place];
-            let mut id = Record::parse(bytes).expect("it was stored whole").id();
-            if id.origin != me {
-                continue;
-            }
-            let seq = &mut self.seq[usize::from(id.class)];
-            *seq += 1;
-            id.epoch = epoch;
-            id.seq = Seq(*seq);
-            stamp(bytes, id, Stamp::UNSET, crc32c);
-            self.known.insert(known_key(&id));
-        }
+    }
+
+    /// Where a reader goes on that was `position` far in the life `epoch`.
+    pub fn place_reader(&mut self, queue: QueueKey, epoch: Epoch, position: Position) -> Position {
+        let present = self.identity.epoch;
+        let Some(class) = self.class_mut(queue) else { return Position(0) };
+        let sent = class.sent.max(class.released);
+        let now = Life { epoch: present, end: Position(sent) };
+        let released = Position(class.released);
+        let place = if epoch == present && position > now.end {
+            position.min(released)
+        } else {
+            class.lives.push(now);
+            let place = place_after(&class.lives, epoch, position, released);
+            class.lives.pop();
+            place
+        };
+        class.sent = sent.max(place.0);
+        place
     }
 
     /// One class of one queue.
@@ -206,7 +203,8 @@ impl State {
         self.queues.get(&key.queue)?.classes.get(usize::from(key.class))
     }
 
-    fn class_mut(&mut self, key: QueueKey) -> Option<&mut Class> {
+    /// The same, to change it.
+    pub fn class_mut(&mut self, key: QueueKey) -> Option<&mut Class> {
         self.queues.get_mut(&key.queue)?.classes.get_mut(usize::from(key.class))
     }
 

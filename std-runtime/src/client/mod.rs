@@ -194,8 +194,8 @@ impl Client {
     /// Outside of one.
     pub fn open(options: ClientOptions) -> Self {
         let mut rng = Rng::new(wall_ms() ^ u64::from(std::process::id()) << 48);
-        // Later than that of any earlier program of this name: positions start anew with each.
-        let epoch = Epoch((wall_ms() / 1000) as u32);
+        // Another than that of any earlier program of this name: positions start anew with each.
+        let epoch = Epoch(rng.next_u64() as u32);
         let identity = Identity { name: options.name, instance: rng.next_u64(), epoch };
         let mut settings = LinkSettings::new(options.name, identity.instance, epoch);
         settings.frame_bytes_max = EngineConfig::default().frame_bytes_max;
@@ -332,9 +332,11 @@ impl Client {
     pub fn acknowledge(&self, delivery: &Delivery) {
         let mut engine = self.reactor.engine.borrow_mut();
         let through = Position(delivery.position.0 + 1);
-        let bytes = engine.store_mut().settle(&delivery.source, through);
-        if bytes > 0 {
-            engine.acknowledge(&delivery.source, bytes);
+        if let Some(source) = engine.store().present(&delivery.source) {
+            let bytes = engine.store_mut().settle(&source, through);
+            if bytes > 0 {
+                engine.acknowledge(&source, bytes);
+            }
         }
         drop(engine);
         self.reactor.wake_turn();
@@ -346,7 +348,8 @@ impl Client {
     /// [`ClientError::Unreachable`]: without a link nothing can be refused; it comes again.
     pub async fn reject(&self, delivery: &Delivery) -> Result<(), ClientError> {
         self.until(false, |engine| {
-            let (_, stream) = engine.incoming(&delivery.source)?;
+            let source = engine.store().present(&delivery.source)?;
+            let (_, stream) = engine.incoming(&source)?;
             let position = delivery.position;
             engine.command(|leaf, now| leaf.reject(now, stream, position)).ok()
         })

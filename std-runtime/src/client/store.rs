@@ -37,7 +37,12 @@ struct Incoming {
     part: Vec<u8>,
     /// What was received from `settled` on: where each piece ends, and its bytes; 0 for a skip.
     pieces: VecDeque<(Position, u32)>,
+    /// Earlier lives of the other log in which these positions meant the same, oldest first.
+    lives: Vec<Epoch>,
 }
+
+/// Earlier lives that are remembered of a stream, for messages that the program still holds.
+const LIVES_MAX: usize = 64;
 
 #[derive(Debug)]
 struct Watch {
@@ -82,8 +87,18 @@ impl ClientStore {
         (records, self.outboxes.iter().map(Outbox::bytes).sum())
     }
 
-    /// Everything of the stream before `through` is settled. Returns how many bytes of records
-    /// that are.
+    /// The stream, in the present life of the other log, that a message came on in the life of
+    /// `source`. `None` when the other log was set back since: the message comes again.
+    pub(super) fn present(&self, source: &StreamKey) -> Option<StreamKey> {
+        let goes_on = |known: &&Incoming| {
+            known.is(source)
+                && (known.source.epoch == source.epoch || known.lives.contains(&source.epoch))
+        };
+        self.incoming.iter().find(goes_on).map(|known| known.source)
+    }
+
+    /// Everything of the stream (of [`ClientStore::present`]) before `through` is settled. Returns
+    /// how many bytes of records that are.
     pub(super) fn settle(&mut self, source: &StreamKey, through: Position) -> u32 {
         let Some(incoming) = self.incoming.iter_mut().find(|known| known.source == *source) else {
             return 0;
@@ -100,19 +115,10 @@ impl ClientStore {
     }
 
     fn stream(&mut self, source: &StreamKey) -> &mut Incoming {
-        let same = |known: &StreamKey| known.owner == source.owner && known.queue == source.queue;
-        let at = match self.incoming.iter().position(|known| same(&known.source)) {
-            Some(at) if self.incoming[at].source.epoch == source.epoch => at,
-            Some(at) => {
-                // A new life of the other log: its positions start anew.
-                self.incoming[at] = Incoming::new(*source);
-                at
-            }
-            None => {
-                self.incoming.push(Incoming::new(*source));
-                self.incoming.len() - 1
-            }
-        };
+        let at = self.incoming.iter().position(|known| known.is(source)).unwrap_or_else(|| {
+            self.incoming.push(Incoming::new(*source));
+            self.incoming.len() - 1
+        });
         &mut self.incoming[at]
     }
 }
@@ -126,7 +132,30 @@ impl Incoming {
             cursor: Cursor::at(Position(0)),
             part: Vec::new(),
             pieces: VecDeque::new(),
+            lives: Vec::new(),
         }
+    }
+
+    /// Whether it is the stream of `source`, in whatever life of the other log.
+    fn is(&self, source: &StreamKey) -> bool {
+        self.source.owner == source.owner && self.source.queue == source.queue
+    }
+
+    /// Goes on at `position` in another life of the other log. Whether what was received counts.
+    fn place(&mut self, source: &StreamKey, position: Position) -> bool {
+        let goes_on = position == self.settled;
+        if goes_on {
+            if self.lives.len() >= LIVES_MAX {
+                self.lives.remove(0);
+            }
+            self.lives.push(self.source.epoch);
+            self.source = *source;
+        } else {
+            *self = Self { settled: position, received: position, ..Self::new(*source) };
+        }
+        self.cursor = Cursor::at(position);
+        self.part = Vec::new();
+        goes_on
     }
 
     /// Takes a whole record; what was handed out before a broken link comes again and is dropped.
@@ -165,7 +194,7 @@ impl Store for ClientStore {
         let record_bytes_max = self.record_bytes_max as usize;
         let mut inbox = std::mem::take(&mut self.inbox);
         let incoming = self.stream(source);
-        if records.first != incoming.cursor {
+        if incoming.source != *source || records.first != incoming.cursor {
             self.inbox = inbox;
             return Err(Failure::Corrupt);
         }
@@ -208,7 +237,7 @@ impl Store for ClientStore {
         _reason: SkipReason,
     ) -> Result<(), Failure> {
         let incoming = self.stream(source);
-        if first > incoming.cursor.position {
+        if incoming.source != *source || first > incoming.cursor.position {
             return Err(Failure::Corrupt);
         }
         incoming.part.clear();
@@ -227,8 +256,28 @@ impl Store for ClientStore {
 
     /// What the program has settled: from there it comes again after a broken link.
     fn inbound(&self, source: &StreamKey) -> (Epoch, Cursor) {
-        let known = self.incoming.iter().find(|known| known.source == *source);
-        (source.epoch, Cursor::at(known.map_or(Position(0), |known| known.settled)))
+        match self.incoming.iter().find(|known| known.is(source)) {
+            Some(known) => (known.source.epoch, Cursor::at(known.settled)),
+            None => (source.epoch, Cursor::default()),
+        }
+    }
+
+    fn place(&mut self, source: &StreamKey, position: Position) -> Result<(), Failure> {
+        if !self.stream(source).place(source, position) {
+            let other = |arrived: &Arrived| {
+                (arrived.source.owner, arrived.source.queue) != (source.owner, source.queue)
+            };
+            self.inbox.retain(other);
+        }
+        Ok(())
+    }
+
+    /// No earlier process has left anything here.
+    fn place_reader(&mut self, queue: QueueKey, epoch: Epoch, position: Position) -> Position {
+        let released = self.outbox(queue.class).released();
+        let sent = self.outbox(queue.class).sent().max(released);
+        let known = epoch == self.identity.epoch && position <= sent;
+        if known { position } else { position.min(released) }
     }
 
     fn ensure_queue(&mut self, name: &Name, _kind: QueueKind) -> Result<QueueId, PostError> {
@@ -292,12 +341,6 @@ impl Store for ClientStore {
     }
 
     fn forget(&mut self, _: Key) {}
-
-    fn renumber(&mut self, epoch: Epoch) -> Result<(), Failure> {
-        self.identity.epoch = epoch;
-        self.outboxes.iter_mut().for_each(Outbox::renumber);
-        Ok(())
-    }
 
     fn maintain(&mut self, _: u64) -> Result<(), Failure> {
         Ok(())

@@ -113,10 +113,15 @@ impl<M: Machine, S: Store> Engine<M, S> {
             Ok(()) => self.note_taken(link, stream, source, bytes),
             Err(reason) => {
                 self.counters.records_refused += 1;
-                self.links[link.0 as usize].refused |= 1 << stream.0;
-                self.completions.push(Completion::Refused { link, stream, reason });
+                self.refuse_stream(link, stream, reason);
             }
         }
+    }
+
+    /// Nothing more is taken of a stream until the machine knows that something was not.
+    pub(super) fn refuse_stream(&mut self, link: LinkId, stream: StreamIndex, reason: Failure) {
+        self.links[link.0 as usize].refused |= 1 << stream.0;
+        self.completions.push(Completion::Refused { link, stream, reason });
     }
 
     fn store_records(

@@ -1,7 +1,7 @@
 //! Orders of the machine, each done as soon as it is given.
 
-use replcore::contract::{Answer, Input, LinkId, Machine, Output, Query, Token};
-use replcore::stream::{Epoch, Name, QueueId};
+use replcore::contract::{Answer, Input, LinkId, Machine, Output, Query};
+use replcore::stream::{Name, QueueId};
 use replcore::wire::{Call, Subscribe};
 
 use super::link::Order;
@@ -39,9 +39,7 @@ impl<M: Machine, S: Store> Engine<M, S> {
                 self.urgent = true;
                 match self.store.take_skip(&source, first, next, reason) {
                     Ok(()) => self.note_taken(link, stream, source, 0),
-                    Err(reason) => {
-                        self.completions.push(Completion::Refused { link, stream, reason });
-                    }
+                    Err(reason) => self.refuse_stream(link, stream, reason),
                 }
             }
             Output::Release { queue, through } => {
@@ -55,7 +53,13 @@ impl<M: Machine, S: Store> Engine<M, S> {
                     self.store_failed(reason);
                 }
             }
-            Output::Renumber { epoch, token } => self.renumber(epoch, token),
+            Output::Place { link, stream, source, position } => {
+                self.urgent = true;
+                match self.store.place(&source, position) {
+                    Ok(()) => self.note_taken(link, stream, source, 0),
+                    Err(reason) => self.refuse_stream(link, stream, reason),
+                }
+            }
             Output::Ask { token, query: Query::Inbound(source), .. }
                 if self.store.committed_number() > 0 =>
             {
@@ -113,21 +117,6 @@ impl<M: Machine, S: Store> Engine<M, S> {
         slot.order = Some(order);
     }
 
-    fn renumber(&mut self, epoch: Epoch, token: Token) {
-        self.urgent = true;
-        let completion = match self.store.renumber(epoch) {
-            Ok(()) => Completion::Persisted { token },
-            Err(reason) => Completion::Failed { token, reason },
-        };
-        self.completions.push(completion);
-        for index in 0..self.links.len() {
-            if self.links[index].up {
-                self.links[index].hangup = true;
-                self.list(LinkId(index as u32));
-            }
-        }
-    }
-
     fn answer(&mut self, query: Query, len: usize) -> Answer {
         match query {
             Query::Inbound(source) => {
@@ -147,6 +136,9 @@ impl<M: Machine, S: Store> Engine<M, S> {
                 let epoch = self.store.identity().epoch;
                 let Holding { released, next, sent } = holding;
                 Answer::Outbound { epoch, released, next, sent }
+            }
+            Query::Place { queue, epoch, position } => {
+                Answer::Place { position: self.store.place_reader(queue, epoch, position) }
             }
             Query::Subscribe { queue, .. } => {
                 let subscribed = self.subscribe(len);

@@ -26,6 +26,7 @@ pub(super) struct LaneImage {
     pub released: u64,
     pub next: u64,
     pub gaps: Vec<super::queues::Gap>,
+    pub lives: Vec<replcore::stream::Life>,
 }
 
 /// One queue.

@@ -221,10 +221,10 @@ impl<D: Disk> SegmentStore<D> {
         let epoch = Epoch(start.state.epoch);
         let identity = Identity { name: *name, instance: start.state.instance, epoch };
         let config = Config { replicated: true, ..config };
-        let file = IdentityFile { identity, unsynced: false };
+        let file = IdentityFile { identity, incomplete: false };
         let io = |error: std::io::Error| format!("the folder for the copy: {error}");
         identity::write(&mut disk, &file).map_err(io)?;
-        let mut store = Self::open_as(disk, config, &identity).map_err(io)?;
+        let mut store = Self::open_as(disk, config, &identity, None).map_err(io)?;
         store.begin_following()?;
         store.replica.copied_ordinal = start.state.next_ordinal;
         store.restore_checkpoint(start.state);

@@ -33,7 +33,7 @@ pub struct Config {
     pub checkpoint_bytes: u64,
     /// Memory for the newest batches, from which readers that keep up are served. Default 2 MiB.
     pub recent_bytes_max: usize,
-    /// Whether a commit is synced. Default yes. Without, an unclean end starts a new epoch.
+    /// Whether a commit is synced. Default yes.
     pub sync: bool,
     /// Largest record. Default 16 MiB; at most 64 MiB.
     pub message_bytes_max: u32,
@@ -163,6 +163,10 @@ pub struct SegmentStore<D: Disk> {
     pub(super) last_refusing: Option<replcore::stream::Name>,
     /// At the start a part of the log was found damaged or missing that no checkpoint covers.
     pub(super) lost_tail: bool,
+    /// The life that has begun is not noted in the log yet.
+    pub(super) life_due: bool,
+    /// The epoch of the latest life of which the log holds an own record.
+    pub(super) epoch_seen: Epoch,
     pub(super) failed: bool,
     pub(super) replica: Replica,
 }
@@ -192,7 +196,7 @@ impl<D: Disk> SegmentStore<D> {
     pub(super) fn pending_bytes(&self) -> usize {
         // One more for the mark of a further batch of one commit, and one for its number.
         let own = 1 + usize::from(self.replica.is_leading());
-        (self.pending.len() + own) * NOTE_BYTES_MAX + self.pending_extra
+        (self.pending.len() + own) * NOTE_BYTES_MAX + self.pending_extra + self.life_bytes()
     }
 
     /// Makes sure that this much can be stored, before anything is accepted.
@@ -238,6 +242,9 @@ impl<D: Disk> SegmentStore<D> {
             Note::Continues.write(&mut notes);
         }
         let own = notes.len();
+        if let Some(life) = self.take_life_note() {
+            life.write(&mut notes);
+        }
         self.pending.iter().for_each(|note| note.write(&mut notes));
         if self.replica.is_leading() {
             self.replica.number_batch(self.log.open_entries(), own, &mut notes);

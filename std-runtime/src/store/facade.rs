@@ -52,6 +52,10 @@ impl<D: Disk> Store for SegmentStore<D> {
         self.take_gap(source, first, next)
     }
 
+    fn place(&mut self, source: &StreamKey, position: Position) -> Result<(), Failure> {
+        self.place_stream(source, position)
+    }
+
     fn inbound(&self, source: &StreamKey) -> (Epoch, Cursor) {
         self.inbound_cursor(source)
     }
@@ -89,6 +93,10 @@ impl<D: Disk> Store for SegmentStore<D> {
         self.fill_bytes(wall_ms, queue, first, bytes_max, out)
     }
 
+    fn place_reader(&mut self, queue: QueueKey, epoch: Epoch, position: Position) -> Position {
+        SegmentStore::place_reader(self, queue, epoch, position)
+    }
+
     fn release(&mut self, queue: QueueKey, through: Position) {
         self.release_entries(queue, through);
     }
@@ -103,10 +111,6 @@ impl<D: Disk> Store for SegmentStore<D> {
 
     fn forget(&mut self, key: Key) {
         self.forget_state(key);
-    }
-
-    fn renumber(&mut self, epoch: Epoch) -> Result<(), Failure> {
-        self.renumber_all(epoch)
     }
 
     fn maintain(&mut self, wall_ms: u64) -> Result<(), Failure> {
@@ -219,7 +223,6 @@ impl<D: Disk> Store for SegmentStore<D> {
         self.checkpoint()?;
         if !self.config.sync {
             self.log.sync_all().map_err(|_| Failure::Io)?;
-            self.write_identity(false).map_err(|_| Failure::Io)?;
         }
         Ok(())
     }

@@ -16,8 +16,8 @@ const BYTES_MAX: u64 = 4096;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct IdentityFile {
     pub identity: Identity,
-    /// The log was in use without syncing; after an unclean end its tail cannot be trusted.
-    pub unsynced: bool,
+    /// The log has a hole: it follows no leader's before it has a copy of it, or leads.
+    pub incomplete: bool,
 }
 
 /// Reads the file; `None` when the folder has none and is empty.
@@ -78,19 +78,19 @@ fn parse(text: &str) -> Result<IdentityFile, String> {
     let name = Name::new(field("name")?).map_err(|_| damaged("name"))?;
     let instance = u64::from_str_radix(field("instance")?, 16).map_err(|_| damaged("instance"))?;
     let epoch = field("epoch")?.parse().map_err(|_| damaged("epoch"))?;
-    let unsynced = field("unsynced")? == "yes";
-    Ok(IdentityFile { identity: Identity { name, instance, epoch: Epoch(epoch) }, unsynced })
+    let incomplete = field("incomplete")? == "yes";
+    Ok(IdentityFile { identity: Identity { name, instance, epoch: Epoch(epoch) }, incomplete })
 }
 
 /// Writes the file in place of the old one.
 pub(super) fn write<D: Disk>(disk: &mut D, file: &IdentityFile) -> std::io::Result<()> {
     let identity = &file.identity;
     let text = format!(
-        "{FIRST_LINE}\nformat {FORMAT}\nname {}\ninstance {:016x}\nepoch {}\nunsynced {}",
+        "{FIRST_LINE}\nformat {FORMAT}\nname {}\ninstance {:016x}\nepoch {}\nincomplete {}",
         identity.name,
         identity.instance,
         identity.epoch.0,
-        if file.unsynced { "yes" } else { "no" },
+        if file.incomplete { "yes" } else { "no" },
     );
     let text = format!("{text}\nsum {:08x}\n", crc32c::crc32c(text.as_bytes()));
     let handle = disk.create(TEMPORARY_NAME, 0)?;

@@ -95,9 +95,10 @@ impl<D: Disk> SegmentStore<D> {
     /// Where an incoming stream stands, with what this call has added and not yet committed.
     fn position(&self, source: &StreamKey) -> Result<u64, Failure> {
         match self.streams.get(&(source.owner, source.queue)) {
-            Some(stream) if stream.epoch > source.epoch => Err(Failure::Corrupt),
-            Some(stream) if stream.epoch == source.epoch => Ok(stream.position),
-            _ => Ok(0),
+            // A life in which this stream was not placed, or which it has left.
+            Some(stream) if stream.epoch != source.epoch => Err(Failure::Corrupt),
+            Some(stream) => Ok(stream.position),
+            None => Ok(0),
         }
     }
 
@@ -202,6 +203,23 @@ impl<D: Disk> SegmentStore<D> {
         Ok(())
     }
 
+    pub(super) fn place_stream(
+        &mut self,
+        source: &StreamKey,
+        position: Position,
+    ) -> Result<(), Failure> {
+        self.reserve(0, 0, 1)?;
+        self.unstage(source);
+        let name = (source.owner, source.queue);
+        self.streams.remove(&name);
+        self.advance(source, position.0);
+        if let Some(stream) = self.streams.get_mut(&name) {
+            // Everything before it was durable in the life before.
+            stream.durable = position.0;
+        }
+        Ok(())
+    }
+
     fn unstage(&mut self, source: &StreamKey) -> Option<Staged> {
         let staged = self.staged.remove(source)?;
         self.staged_bytes -= staged.bytes.len();
@@ -271,7 +289,6 @@ impl<D: Disk> SegmentStore<D> {
             return (source.epoch, self.staged_cursor(source, 0));
         };
         let known = StreamKey { epoch: stream.epoch, ..*source };
-        // A new epoch that has nothing committed yet starts where it would after a crash.
         (stream.epoch, self.staged_cursor(&known, stream.durable))
     }
 

@@ -19,6 +19,7 @@ mod facade;
 mod identity;
 mod intake;
 mod keyed;
+mod lives;
 mod log;
 mod note;
 mod operate;
@@ -27,7 +28,6 @@ mod plan;
 mod queues;
 mod reclaim;
 mod recovery;
-mod renumber;
 mod replay;
 mod replica;
 mod runs;
@@ -196,8 +196,8 @@ pub struct Holding {
     pub released: Position,
     /// The number of entries that the queue has ever held.
     pub next: Position,
-    /// Nobody else can have an entry from here on: those before were there when the store was
-    /// opened, or were given out by [`Store::fill`] since.
+    /// Nobody else can have an entry from here on in this life of the log: those before were
+    /// acknowledged, or given out by [`Store::fill`] or [`Store::place_reader`] since the start.
     pub sent: Position,
 }
 
@@ -349,8 +349,16 @@ pub trait Store {
         reason: SkipReason,
     ) -> Result<(), Failure>;
 
-    /// The greatest epoch known of the owner, queue and class of `source`, and how far the stream
-    /// was taken and made durable in that epoch, counting the part of a record kept in memory.
+    /// Notes that an incoming stream goes on at `position` in the epoch of `source`, whatever was
+    /// noted of it before.
+    ///
+    /// # Errors
+    /// Nothing has changed.
+    fn place(&mut self, source: &StreamKey, position: Position) -> Result<(), Failure>;
+
+    /// The last epoch in which something was taken of the owner, queue and class of `source`, and
+    /// how far the stream was taken and made durable in that epoch, counting the part of a record
+    /// kept in memory.
     fn inbound(&self, source: &StreamKey) -> (Epoch, Cursor);
 
     /// Makes sure that a queue exists.
@@ -383,6 +391,10 @@ pub trait Store {
         out: &mut Vec<u8>,
     ) -> Result<Fill, Failure>;
 
+    /// Where a reader of an own queue goes on that was `position` far in the life `epoch` of this
+    /// log, or in a copy of it that is gone; see [`replcore::stream::place_after`].
+    fn place_reader(&mut self, queue: QueueKey, epoch: Epoch, position: Position) -> Position;
+
     /// Entries of an own queue before `through` are acknowledged.
     fn release(&mut self, queue: QueueKey, through: Position);
 
@@ -394,10 +406,6 @@ pub trait Store {
 
     /// Removes a machine's state.
     fn forget(&mut self, key: Key);
-
-    /// Takes a new epoch: every record of this node that some upstream queue still holds gets a new
-    /// identity, and all own queues start anew at position 0 with what they hold.
-    fn renumber(&mut self, epoch: Epoch) -> Result<(), Failure>;
 
     /// Work for about once a second: drops what is over an age limit, forgets old idempotency
     /// keys, frees segments. Bounded.

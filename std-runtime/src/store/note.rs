@@ -43,6 +43,9 @@ pub(super) enum Note {
     /// The batch has this number in a log that several hubs hold, and follows the one `before`.
     /// The last note of its batch.
     Numbered { term: u64, number: u64, before: (u64, u32) },
+    /// A life of the log begins; the records of this batch belong to it already. The first note
+    /// of its batch that is handed on.
+    Life { epoch: u32 },
 }
 
 impl Note {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use replcore::contract::{LinkId, SkipReason, StreamIndex};
-use replcore::stream::{CLASSES, Name, Position, QueueId};
+use replcore::stream::{CLASSES, Life, Name, Position, QueueId};
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{LaneImage, QueueImage};
@@ -45,8 +45,10 @@ pub(super) struct Lane {
     pub next: u64,
     /// `next` as of the last commit.
     pub durable_next: u64,
-    /// Entries before this were there when the store was opened, or were given out since.
+    /// Entries before this were acknowledged, or given out in this life of the log.
     pub sent: u64,
+    /// Earlier lives of which something is not acknowledged.
+    pub lives: Vec<Life>,
     pub gaps: Vec<Gap>,
     pub watchers: Vec<(LinkId, StreamIndex)>,
     pub touched: bool,
@@ -93,6 +95,7 @@ impl Lane {
     pub(super) fn trim(&mut self) {
         let released = self.released;
         self.gaps.retain(|gap| gap.next > released);
+        self.forget_lives();
         self.runs.trim();
     }
 }
@@ -264,6 +267,7 @@ impl Queues {
                     released: queue.lanes[class].released,
                     next: queue.lanes[class].next,
                     gaps: queue.lanes[class].gaps.clone(),
+                    lives: queue.lanes[class].lives.clone(),
                 }),
                 totals: queue.totals,
             })
@@ -281,8 +285,9 @@ impl Queues {
                 lane.released = image.released;
                 lane.next = image.next;
                 lane.durable_next = image.next;
-                lane.sent = image.next;
+                lane.sent = image.released;
                 lane.gaps = image.gaps;
+                lane.lives = image.lives;
             }
         }
     }

@@ -40,7 +40,7 @@ impl<D: Disk> SegmentStore<D> {
                 let epoch = Epoch::first(rng.next_u64());
                 IdentityFile {
                     identity: Identity { name: *name, instance, epoch },
-                    unsynced: !config.sync,
+                    incomplete: false,
                 }
             }
         };
@@ -48,24 +48,19 @@ impl<D: Disk> SegmentStore<D> {
             identity::write(&mut disk, &file)
                 .map_err(|error| format!("data folder: file `identity`: {error}"))?;
         }
-        let opened = Self::open_as(disk, config, &file.identity);
+        // A store that was made just now begins its first life; one that follows is in its leader's.
+        let life = (!fresh && !config.replicated).then(|| rng.next_u64());
+        let opened = Self::open_as(disk, config, &file.identity, life);
         let mut store = opened.map_err(|error| format!("data folder: {error}"))?;
         if config.replicated {
-            store.lost_tail |= !fresh && file.unsynced;
+            store.lost_tail |= !fresh && file.incomplete;
             store.begin_following()?;
-        } else if !fresh && (file.unsynced || store.lost_tail) {
-            // What was lost at the tail may be known elsewhere: its numbers are not used again.
-            let epoch = store.log.identity.epoch.after(Epoch(0), rng.next_u64());
-            store.renumber_all(epoch).map_err(|_| "data folder: it cannot be written")?;
-            store.write_identity(!config.sync)?;
-        } else if !config.sync {
-            store.write_identity(true)?;
         }
         Ok(store)
     }
 
-    pub(super) fn write_identity(&mut self, unsynced: bool) -> Result<(), String> {
-        let file = IdentityFile { identity: self.log.identity, unsynced };
+    pub(super) fn write_identity(&mut self, incomplete: bool) -> Result<(), String> {
+        let file = IdentityFile { identity: self.log.identity, incomplete };
         identity::write(&mut self.log.disk, &file)
             .map_err(|error| format!("data folder: file `identity`: {error}"))
     }
@@ -74,6 +69,7 @@ impl<D: Disk> SegmentStore<D> {
         mut disk: D,
         config: Config,
         identity: &Identity,
+        life: Option<u64>,
     ) -> std::io::Result<Self> {
         let (mut checkpoints, mut reports) = Checkpoint::read_all(&mut disk, identity.instance)?;
         let slots_of = |checkpoint: &Checkpoint| -> Vec<u32> {
@@ -146,6 +142,8 @@ impl<D: Disk> SegmentStore<D> {
             reports,
             last_refusing: None,
             lost_tail,
+            life_due: false,
+            epoch_seen: Epoch(0),
             failed: false,
             replica: Replica::new(config.replicated),
         };
@@ -158,7 +156,7 @@ impl<D: Disk> SegmentStore<D> {
         }
         let replayed = store.replay(from, at)?;
         store.report_missing(&files.missing);
-        store.finish_open(fresh || replayed)?;
+        store.finish_open(fresh || replayed, life)?;
         Ok(store)
     }
 
@@ -353,13 +351,16 @@ impl<D: Disk> SegmentStore<D> {
         }
     }
 
-    fn finish_open(&mut self, changed: bool) -> std::io::Result<()> {
+    fn finish_open(&mut self, changed: bool, life: Option<u64>) -> std::io::Result<()> {
         let failed = |_: Failure| std::io::Error::other("no room for the log");
         self.log.durable_ordinal = self.log.next_ordinal;
         self.recount();
         if self.log.segments.is_empty() {
             self.log.prepare(0).map_err(failed)?;
             self.log.roll();
+        }
+        if let Some(random) = life {
+            self.begin_life(random).map_err(failed)?;
         }
         if changed {
             self.checkpoint().map_err(failed)?;

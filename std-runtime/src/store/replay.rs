@@ -10,6 +10,7 @@ use super::Arrival;
 use super::disk::Disk;
 use super::embedded::{SegmentStore, Stream};
 use super::keyed::KnownPost;
+use super::lives::later;
 use super::note::{KIND_NOTE, Note};
 use super::queues::NoteAt;
 use super::runs::Run;
@@ -27,6 +28,8 @@ impl<D: Disk> SegmentStore<D> {
     /// What the entries of a batch mean, wherever it stands.
     pub(super) fn replay_entries(&mut self, first_ordinal: u64, entries: &[u8]) {
         let mut ordinal = first_ordinal;
+        let notes = Entries::new(entries).filter(|entry| entry.0 == KIND_NOTE);
+        self.replay_life(notes.map(|entry| entry.1));
         for (kind, entry) in Entries::new(entries) {
             match kind {
                 KIND_RECORD => {
@@ -47,12 +50,26 @@ impl<D: Disk> SegmentStore<D> {
         }
     }
 
+    /// Enters the life that a batch begins, if it does: its note is the first, or follows the mark
+    /// of a further batch.
+    pub(super) fn replay_life<'a>(&mut self, notes: impl Iterator<Item = &'a [u8]>) {
+        for note in notes.take(2).filter_map(Note::read) {
+            if let Note::Life { epoch } = note {
+                self.enter_life(Epoch(epoch));
+            }
+        }
+    }
+
     pub(super) fn replay_record(&mut self, entry: &[u8], ordinal: u64) {
         let Ok(record) = Record::parse(entry) else { return };
         let id = record.id();
         self.clock.observe(u64::MAX, record.time().min(Stamp(u64::MAX >> 1)));
         let identity = &self.log.identity;
-        if id.origin == identity.name.node_id() && id.epoch == identity.epoch {
+        let own = id.origin == identity.name.node_id();
+        if own {
+            self.epoch_seen = later(self.epoch_seen, id.epoch);
+        }
+        if own && id.epoch == identity.epoch {
             let next = &mut self.own_seqs[usize::from(id.class)];
             *next = (*next).max(id.seq.0.saturating_add(1));
         } else {
@@ -88,7 +105,8 @@ impl<D: Disk> SegmentStore<D> {
             store.queues.slot(QueueId(queue)).filter(|_| usize::from(class) < CLASSES)
         };
         match note {
-            Note::Continues | Note::Numbered { .. } => {}
+            // A life is entered before the records of its batch.
+            Note::Continues | Note::Numbered { .. } | Note::Life { .. } => {}
             Note::Route { queue, class, position, ordinal, count, bytes, at_ms } => {
                 let run = Run { position, ordinal, count, bytes, at_ms };
                 self.wall_ms = self.wall_ms.max(at_ms);
@@ -158,7 +176,6 @@ impl<D: Disk> SegmentStore<D> {
         let Some(part) = run.part(lane.next, u64::MAX) else { return };
         lane.next = part.next();
         lane.durable_next = lane.next;
-        lane.sent = lane.next;
         lane.runs.append(part, &mut self.blocks, &mut self.log.disk);
         self.log.refer(part.ordinal, part.count, true);
     }

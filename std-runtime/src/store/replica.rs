@@ -177,16 +177,6 @@ impl Replica {
         self.committed = self.last;
     }
 
-    /// The log has a new life: no other has it, and every standby needs a copy.
-    pub(super) fn break_chain(&mut self, epoch: Epoch) {
-        if self.is_leading() {
-            let chain = crc32c::crc32c_append(self.last.chain, &epoch.0.to_le_bytes());
-            self.last = Head { term: self.term, number: self.last.number + 1, chain };
-            self.committed = self.last;
-            self.flights.iter_mut().for_each(|flight| flight.lanes.clear());
-        }
-    }
-
     /// The place in the log, as a checkpoint keeps it.
     pub(super) fn setting(&self) -> Option<(String, Vec<u8>)> {
         let bytes = postcard::to_allocvec(&self.last).ok()?;
@@ -302,7 +292,8 @@ impl<D: Disk> SegmentStore<D> {
     }
 
     /// Becomes the hub that writes, in a `term` above all before. What was taken as a follower is
-    /// this log's own from now on; a first batch says so. Readers see the log as it is: the caller
+    /// this log's own from now on; a first batch says so, and begins a new life of the log: make the
+    /// machine that speaks of the log afterwards. Readers see the log as it is: the caller
     /// lets nobody read before that batch is replicated.
     ///
     /// # Errors
@@ -318,16 +309,11 @@ impl<D: Disk> SegmentStore<D> {
         self.replica.term = term;
         self.replica.visible_ordinal = self.log.durable_ordinal;
         self.set_slack(false);
-        if self.lost_tail {
-            // What was lost may be known elsewhere: its numbers are not used again.
-            let epoch = self.log.identity.epoch.after(Epoch(0), random);
-            self.renumber_all(epoch)?;
-            self.lost_tail = false;
+        if std::mem::take(&mut self.lost_tail) {
             self.write_identity(false).map_err(|_| Failure::Io)?;
         }
-        self.reserve(0, 0, 1)?;
-        self.close_batch()?;
-        self.commit_pending()
+        // What another hub gave out, or this one has lost, may be known elsewhere.
+        self.begin_life(random)
     }
 
     /// What was committed and is not replicated yet waits here.

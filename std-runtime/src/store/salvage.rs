@@ -43,10 +43,10 @@ impl<D: Disk> SegmentStore<D> {
 
     /// Takes the entries of a damaged batch that are sound by themselves; answers how many records.
     fn salvage(&mut self, index: usize, at: u64, header: &Header, entries: &[u8]) -> u64 {
-        let (mut offset, mut ordinal, mut kept) = (0, header.first_ordinal, 0);
+        let (mut offset, mut ordinal) = (0, header.first_ordinal);
         self.log.next_ordinal = self.log.next_ordinal.max(header.first_ordinal);
         let last = header.first_ordinal + u64::from(header.records);
-        let mut notes = Vec::new();
+        let (mut records, mut notes) = (Vec::new(), Vec::new());
         while offset + ENTRY_HEADER_BYTES <= entries.len() {
             let length = length_at(entries, offset);
             let Some(entry) = entries.get(offset..offset + length.max(ENTRY_HEADER_BYTES)) else {
@@ -54,18 +54,20 @@ impl<D: Disk> SegmentStore<D> {
             };
             let sound = entry[..4] == crc32c::crc32c(&entry[4..]).to_le_bytes();
             if entry[8] == KIND_NOTE && sound {
-                notes.extend(Note::read(entry));
+                notes.push(entry);
             } else if ordinal < last {
                 if sound && Record::check(entry, crc32c::crc32c).is_ok() {
-                    self.replay_record(entry, ordinal);
-                    kept += 1;
+                    records.push((entry, ordinal));
                 }
                 ordinal += 1;
             }
             offset += length.max(ENTRY_HEADER_BYTES);
         }
         self.log.next_ordinal = last;
-        notes.into_iter().for_each(|note| self.replay_note(note));
+        self.replay_life(notes.iter().copied());
+        records.iter().for_each(|(entry, ordinal)| self.replay_record(entry, *ordinal));
+        notes.into_iter().filter_map(Note::read).for_each(|note| self.replay_note(note));
+        let kept = records.len() as u64;
         let end = at + replcore::log::batch::HEADER_BYTES as u64 + u64::from(header.bytes);
         let segment = &mut self.log.segments[index];
         segment.end = end.min(segment.capacity);

@@ -2,11 +2,14 @@
 
 use super::{APPLICATION_BYTES_MAX, FlashError, PLACES_MAX};
 use crate::log::{crc32c, record, u32_at, u64_at};
-use crate::stream::{Epoch, NodeId, Position, QueueId, StreamKey};
+use crate::stream::{Epoch, Life, NodeId, Position, QueueId, StreamKey};
 
 /// The kind of the one entry in a batch of the cursor log.
 const KIND: u8 = 2;
-const FIXED_BYTES: usize = 48;
+const FIXED_BYTES: usize = 48 + LIVES_MAX * LIFE_BYTES;
+const LIFE_BYTES: usize = 12;
+/// Earlier lives that the log remembers while it holds something of them.
+pub(super) const LIVES_MAX: usize = 3;
 const PLACE_BYTES: usize = 32;
 /// Most bytes of the entries of one batch.
 pub(super) const CURSORS_BYTES_MAX: usize =
@@ -45,12 +48,14 @@ pub(super) struct Cursors {
     pub(super) instance: u64,
     /// The life of the log.
     pub(super) epoch: u32,
-    /// The ordinal of the record at position 0 of the queue.
+    /// The ordinal of the first record of this life, which has the number 1 in it.
     pub(super) base: u64,
     /// Records with lower ordinals are acknowledged.
     pub(super) released: u64,
     /// Records with lower ordinals were dropped, if not acknowledged.
     pub(super) kept: u64,
+    /// Earlier lives of which something is wanted.
+    pub(super) lives: [Life; LIVES_MAX],
     places: [Place; PLACES_MAX],
     places_used: u8,
     application: [u8; APPLICATION_BYTES_MAX],
@@ -65,6 +70,7 @@ impl Cursors {
             base: 0,
             released: 0,
             kept: 0,
+            lives: [Life { epoch: Epoch(0), end: Position(0) }; LIVES_MAX],
             places: [Place::NONE; PLACES_MAX],
             places_used: 0,
             application: [0; APPLICATION_BYTES_MAX],
@@ -131,6 +137,10 @@ impl Cursors {
         payload[32..36].copy_from_slice(&self.epoch.to_le_bytes());
         payload[36] = self.places_used;
         payload[37] = self.application_bytes;
+        for (life, out) in self.lives.iter().zip(payload[48..].chunks_exact_mut(LIFE_BYTES)) {
+            out[..8].copy_from_slice(&life.end.0.to_le_bytes());
+            out[8..].copy_from_slice(&life.epoch.0.to_le_bytes());
+        }
         let mut at = FIXED_BYTES;
         for place in self.used() {
             let out = &mut payload[at..at + PLACE_BYTES];
@@ -158,6 +168,9 @@ impl Cursors {
         cursors.base = u64_at(payload, 8);
         cursors.released = u64_at(payload, 16);
         cursors.kept = u64_at(payload, 24);
+        for (life, bytes) in cursors.lives.iter_mut().zip(payload[48..].chunks_exact(LIFE_BYTES)) {
+            *life = Life { end: Position(u64_at(bytes, 0)), epoch: Epoch(u32_at(bytes, 8)) };
+        }
         cursors.places_used = payload[36];
         let (places, application) =
             payload[FIXED_BYTES..].split_at_checked(usize::from(payload[36]) * PLACE_BYTES)?;

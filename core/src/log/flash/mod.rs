@@ -25,15 +25,15 @@ mod ring;
 
 use embedded_storage::nor_flash::NorFlash;
 
-use self::cursors::{CURSORS_BYTES_MAX, Cursors};
+use self::cursors::{CURSORS_BYTES_MAX, Cursors, LIVES_MAX};
 use self::device::Device;
 use self::ring::{Batch, Ring};
 use super::batch::{HEADER_BYTES, Header};
+use super::crc32c;
 use super::record::{self, RECORD_HEADER_BYTES};
-use super::{crc32c, u32_at};
 use crate::contract::SkipReason;
 use crate::rng::Rng;
-use crate::stream::{Cursor, Epoch, NodeId, Position, RecordId, Seq, StreamKey};
+use crate::stream::{Cursor, Epoch, Life, NodeId, Position, RecordId, Seq, StreamKey, place_after};
 use crate::time::Stamp;
 use crate::wire::Records;
 
@@ -194,8 +194,9 @@ pub struct FlashLog<F> {
 }
 
 impl<F: NorFlash> FlashLog<F> {
-    /// Opens the log in a region, or makes one where the region is erased. `random` should differ
-    /// between devices and is used only then.
+    /// Opens the log in a region and begins a new life of it, so that no number is ever given twice;
+    /// or makes a log where the region is erased. `random` should differ from start to start and
+    /// between devices.
     ///
     /// # Errors
     /// [`FlashError::Region`], [`FlashError::NotOurs`], [`FlashError::WornOut`] or
@@ -231,6 +232,7 @@ impl<F: NorFlash> FlashLog<F> {
         };
         if log.find_cursors()? {
             log.find_records()?;
+            log.begin_life(random);
         } else if config.foreign == Foreign::Erase || log.is_fresh()? {
             log.make(random)?;
         } else {
@@ -296,6 +298,36 @@ impl<F: NorFlash> FlashLog<F> {
         self.trim()
     }
 
+    /// On flash that takes nothing more the old life goes on, and only reading is of use.
+    fn begin_life(&mut self, random: u64) {
+        let end = Position(self.next);
+        let _ = self.change(|cursors| {
+            let (epoch, gone) = (Epoch(cursors.epoch), Position(cursors.gone()));
+            for life in &mut cursors.lives {
+                if life.end <= gone {
+                    *life = Life::default();
+                }
+            }
+            if end > gone {
+                // The oldest is kept, where the last acknowledgement was, and the latest.
+                let free = cursors.lives.iter().position(|life| life.epoch == Epoch(0));
+                cursors.lives[free.unwrap_or(LIVES_MAX / 2)] = Life { epoch, end };
+            }
+            cursors.epoch = epoch.next(Rng::new(random).next_u64()).0;
+            cursors.base = end.0;
+            Ok(())
+        });
+    }
+
+    /// Where the reader of the queue goes on that was `position` far in the life `epoch`, or in
+    /// a copy of this log that is gone.
+    pub fn place_reader(&self, epoch: Epoch, position: Position) -> Position {
+        if epoch == self.epoch() && position <= self.queue_next() {
+            return position;
+        }
+        place_after(&self.cursors.lives, epoch, position, self.queue_released())
+    }
+
     /// Whether nothing stands in the region but, perhaps, the beginning of a first write.
     fn is_fresh(&mut self) -> Result<bool, FlashError> {
         let page_bytes = F::ERASE_SIZE as u32;
@@ -338,12 +370,12 @@ impl<F: NorFlash> FlashLog<F> {
 
     /// The number of records ever in the queue.
     pub const fn queue_next(&self) -> Position {
-        Position(self.next - self.cursors.base)
+        Position(self.next)
     }
 
     /// Everything before is acknowledged or dropped.
     pub const fn queue_released(&self) -> Position {
-        Position(self.cursors.gone().saturating_sub(self.cursors.base))
+        Position(self.cursors.gone())
     }
 
     /// Records that wait for an acknowledgement.
@@ -410,7 +442,7 @@ impl<F: NorFlash> FlashLog<F> {
             origin: self.config.origin,
             epoch: self.epoch(),
             class: self.config.class,
-            seq: Seq(position.0 + 1),
+            seq: Seq(position.0 - self.cursors.base + 1),
         }
     }
 
@@ -505,7 +537,7 @@ impl<F: NorFlash> FlashLog<F> {
     /// Entries of the queue before `through` are acknowledged. Durable with what is written next of
     /// the cursors; until then a restart sends some again, and the receiver knows them.
     pub fn release(&mut self, through: Position) {
-        let ordinal = self.cursors.base.saturating_add(through.0).min(self.next);
+        let ordinal = through.0.min(self.next);
         if ordinal > self.cursors.released {
             self.cursors.released = ordinal;
             self.dirty = true;
@@ -552,26 +584,13 @@ impl<F: NorFlash> FlashLog<F> {
         self.change(|cursors| cursors.set_application(application))
     }
 
-    /// Takes another epoch: what is not acknowledged gets new identities when it is sent, always
-    /// the same, and the queue begins anew with it. Durable when this returns.
-    ///
-    /// # Errors
-    /// As [`Self::take`].
-    pub fn renumber(&mut self, epoch: Epoch) -> Result<(), FlashError> {
-        self.change(|cursors| {
-            cursors.epoch = epoch.0;
-            cursors.base = cursors.gone();
-            Ok(())
-        })
-    }
-
     /// Copies what the queue holds from `first` on to `out`: whole records, or a part of the first.
     ///
     /// # Errors
     /// [`FlashError::Device`].
     pub fn fill(&mut self, first: Cursor, out: &mut [u8]) -> Result<FlashFill, FlashError> {
         let mut records = Records { first, ..Records::default() };
-        let mut ordinal = self.cursors.base.saturating_add(first.position.0);
+        let mut ordinal = first.position.0;
         if ordinal < self.cursors.gone() {
             let dropped = ordinal >= self.cursors.released;
             let reason = if dropped { SkipReason::Dropped } else { SkipReason::Lost };
@@ -589,20 +608,19 @@ impl<F: NorFlash> FlashLog<F> {
                 let held = found.map_or(self.next, |batch| batch.header.first_ordinal);
                 let next = held.max(ordinal + 1);
                 self.counters.lost += next - ordinal;
-                let next = Position(next - self.cursors.base);
-                return Ok(FlashFill::Gone { next, reason: SkipReason::Lost });
+                return Ok(FlashFill::Gone { next: Position(next), reason: SkipReason::Lost });
             };
             let rest = batch.header.bytes as usize - offset;
             let room = &mut out[at..];
             if rest > room.len() {
                 if records.completed == 0 {
                     records.tail_bytes = room.len() as u32;
-                    self.copy(&batch, ordinal, offset, room)?;
+                    self.device.read(batch.entries_at + offset as u32, room)?;
                     at = out.len();
                 }
                 break;
             }
-            self.copy(&batch, ordinal, offset, &mut room[..rest])?;
+            self.device.read(batch.entries_at + offset as u32, &mut room[..rest])?;
             at += rest;
             records.completed += 1;
             (ordinal, offset) = (ordinal + 1, 0);
@@ -636,30 +654,5 @@ impl<F: NorFlash> FlashLog<F> {
                 None => return Ok(None),
             }
         }
-    }
-
-    /// Copies a part of one record, with its identity of this epoch.
-    fn copy(
-        &mut self,
-        batch: &Batch,
-        ordinal: u64,
-        offset: usize,
-        out: &mut [u8],
-    ) -> Result<(), FlashError> {
-        self.device.read(batch.entries_at + offset as u32, out)?;
-        let mut head = [0; RECORD_HEADER_BYTES];
-        self.device.read(batch.entries_at, &mut head)?;
-        if u32_at(&head, 12) == self.cursors.epoch || offset >= RECORD_HEADER_BYTES {
-            return Ok(());
-        }
-        let id = self.id_at(Position(ordinal - self.cursors.base));
-        let end = batch.entries_at + batch.header.bytes;
-        record::put_id(&mut head, id);
-        let body = batch.entries_at + RECORD_HEADER_BYTES as u32;
-        let checksum = self.device.checksum(&head[4..], body, end)?;
-        head[..4].copy_from_slice(&checksum.to_le_bytes());
-        let count = out.len().min(RECORD_HEADER_BYTES - offset);
-        out[..count].copy_from_slice(&head[offset..offset + count]);
-        Ok(())
     }
 }

@@ -74,8 +74,8 @@ impl Store for Kept {
 
     fn discard(&mut self) {}
 
-    fn renumber(&mut self, epoch: Epoch) -> Result<(), Failure> {
-        self.0.renumber(epoch).map_err(|_| Failure::Full)
+    fn place_reader(&mut self, _: QueueKey, epoch: Epoch, position: Position) -> Position {
+        self.0.place_reader(epoch, position)
     }
 }
 

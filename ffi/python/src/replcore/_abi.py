@@ -116,8 +116,8 @@ class OutputKind(enum.IntEnum):
     RELEASE = 7
     # Move the entry at `position` of `queue` and `message_class` to its dead letters.
     DEAD_LETTER = 8
-    # Take the epoch `epoch`, give every record that is not acknowledged a new identity, start all own queues anew, make that durable, close every link, and answer replcore_handle_persisted with `token`.
-    RENUMBER = 9
+    # The stream of `node`, `queue`, `message_class` and `epoch` goes on at `position`, whatever was noted of it before: its owner has begun a new life of its log. Make that durable and answer replcore_handle_taken, or replcore_handle_refused.
+    PLACE = 9
     # How far was the stream of `node`, `queue`, `message_class` and `epoch` taken? Answer replcore_handle_answer_inbound with `token`.
     ASK_INBOUND = 10
     # What does the own queue `queue` and class `message_class`, whose name is the first `len` bytes of the buffer, hold? Answer replcore_handle_answer_outbound with `token`; from then on until the link is down tell its growth by replcore_handle_appended for `link` and `stream`.
@@ -140,6 +140,8 @@ class OutputKind(enum.IntEnum):
     NEED_BUFFER = 19
     # A broken invariant, described by the first `len` bytes of the buffer. The machine does nothing more.
     HALTED = 20
+    # Where does a reader of the own queue `queue` and class `message_class` go on that was `position` far in the life `epoch` of this log, or in a copy of it that is gone? Ask replcore_place_after and answer replcore_handle_answer_place with `token`.
+    ASK_PLACE = 21
 
 
 class LeafEvent(enum.IntEnum):
@@ -174,12 +176,10 @@ class Refuse(enum.IntEnum):
     ROLE = 8
     # The consumer may not be read, or is being read by another client.
     CONSUMER = 9
-    # Two copies of one node are running.
-    EPOCH = 10
     # The other end is of another cluster.
-    CLUSTER = 11
+    CLUSTER = 10
     # This node is no member of the other's cluster.
-    STRANGER = 12
+    STRANGER = 11
 
 
 class MemberEvent(enum.IntEnum):
@@ -217,6 +217,14 @@ class PeerState(enum.IntEnum):
 class replcore_cobs_decoder(ctypes.Structure):
     _fields_ = [
         ("state", ctypes.c_uint64 * 8),
+    ]
+
+
+class replcore_life(ctypes.Structure):
+    _fields_ = [
+        ("end", ctypes.c_uint64),
+        ("epoch", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
     ]
 
 
@@ -482,8 +490,11 @@ FUNCTIONS: list[tuple[str, Any, list[Any]]] = [
     ("replcore_handle_appended", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint64]),
     ("replcore_handle_answer_inbound", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_uint32]),
     ("replcore_handle_answer_outbound", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_uint64]),
+    ("replcore_handle_answer_place", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64]),
     ("replcore_handle_answer_denied", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64]),
     ("replcore_epoch_first", ctypes.c_uint32, [ctypes.c_uint64]),
+    ("replcore_epoch_next", ctypes.c_uint32, [ctypes.c_uint32, ctypes.c_uint64]),
+    ("replcore_place_after", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_void_p]),
     ("replcore_leaf_memory", ctypes.c_size_t, []),
     ("replcore_leaf_init", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p]),
     ("replcore_leaf_stop", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64]),

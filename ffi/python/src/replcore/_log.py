@@ -2,7 +2,8 @@
 
 A folder of segments, each a run of batches as ``docs/wire.md`` describes them: written with one call,
 synced, and counting as a whole or not at all. Records of the leaf itself are its outgoing queue, one for
-each class, at the position that their number says; all others were received. Among them stand notes:
+each class, at the position that their number says, counted from where their life began; all others were
+received. Each start begins a life, so that no number is ever given twice. Among them stand notes:
 
 ====  ==========================================================================================
 kind  payload, little endian
@@ -12,6 +13,7 @@ kind  payload, little endian
 3     how far an incoming stream was taken: owner u64, queue u64, position u64, epoch u32, class u32
 4     the received records that follow are numbered from here: u64
 5     an idempotency key: BLAKE2b-128 of it, epoch u32, class u32, number u64
+6     a life of the log: epoch u32, 0 u32, the positions at which it began, of the four classes u64 each
 ====  ==========================================================================================
 
 Each segment begins with all notes in force, so that a segment without a message that is still wanted can
@@ -32,17 +34,18 @@ import struct
 from typing import Any, Dict, Iterator, List, Tuple
 
 from . import _abi
-from ._abi import Status, replcore_batch, replcore_record, replcore_record_id
+from ._abi import Status, replcore_batch, replcore_life, replcore_record
 from ._library import check, library
 from .errors import LogError
-from .machine import first_epoch
+from .machine import first_epoch, next_epoch
 from .record import CLASSES, check_record
 
-STATE, PLACE, NUMBER, KEY = 2, 3, 4, 5
+STATE, PLACE, NUMBER, KEY, LIFE = 2, 3, 4, 5, 6
 STATE_FORM = struct.Struct("<QQII4QQQ")
 PLACE_FORM = struct.Struct("<QQQII")
 NUMBER_FORM = struct.Struct("<Q")
 KEY_FORM = struct.Struct("<16sIIQ")
+LIFE_FORM = struct.Struct("<II4Q")
 HEADER = _abi.BATCH_HEADER_BYTES
 ENTRY_HEADER = 12
 BATCH_BYTES = 4 << 20
@@ -154,7 +157,7 @@ class State:
 
 
 class Log:
-    """See the module. One thread uses it, but :meth:`write` and :meth:`renumbered` may run in another."""
+    """See the module. One thread uses it, but :meth:`write` may run in another."""
 
     def __init__(
         self, folder: pathlib.Path, owner: int, *, segment_bytes: int, segments_max: int, keys_max: int,
@@ -174,6 +177,8 @@ class Log:
         self.places: "collections.OrderedDict[Tuple[int, int, int], Place]" = collections.OrderedDict()
         self.keys: "collections.OrderedDict[bytes, Tuple[int, int, int]]" = collections.OrderedDict()
         self.seq_next = [1] * CLASSES
+        self.lives: "Dict[int, Tuple[int, ...]]" = {}
+        """Where each life that something is wanted of began, by its epoch, oldest first; and the present."""
         self.received_next = 0
         self.batch = Batch()
         self._dirty = False
@@ -221,12 +226,24 @@ class Log:
         self._checkpointed = self._offset > 0
         self._index(sent, received)
         self._delete_unwanted()
+        self._begin_life(next_epoch(self.state.epoch))
 
     def _begin(self) -> None:
         self.state.instance = int.from_bytes(os.urandom(8), "little") | 1
-        self.state.epoch = first_epoch()
         self._segment = max(self._files, default=0) + 1
-        self._offset, self._checkpointed, self._dirty = 0, False, True
+        self._offset, self._checkpointed = 0, False
+        self._begin_life(first_epoch())
+
+    def _begin_life(self, epoch: int) -> None:
+        """What is posted from here on is numbered anew, in another epoch. Durable when this returns."""
+        self.state.epoch, self._dirty = epoch, True
+        begins = [list(one) for one in self.lives.values()][1:] + [[backlog.next for backlog in self.outgoing]]
+        for past, ends in zip(list(self.lives), begins):
+            if all(end <= released for end, released in zip(ends, self.state.released)):
+                del self.lives[past]
+        self.lives[epoch] = tuple(backlog.next for backlog in self.outgoing)
+        self.seq_next = [1] * CLASSES
+        note(self.batch.data, LIFE, LIFE_FORM.pack(epoch, 0, *self.lives[epoch]))
         write = self.seal()
         self.write(write)
         self.apply(write)
@@ -269,6 +286,9 @@ class Log:
                 self.set_place((owner, queue, message_class), (epoch, position))
             elif kind.value == NUMBER:
                 (number,) = NUMBER_FORM.unpack(payload)
+            elif kind.value == LIFE:
+                epoch, _, *begins = LIFE_FORM.unpack(payload)
+                self.lives[epoch] = tuple(begins)
             elif kind.value == KEY:
                 digest, epoch, message_class, seq = KEY_FORM.unpack(payload)
                 self._remember(digest, (epoch, message_class, seq))
@@ -289,12 +309,12 @@ class Log:
 
     def _index(self, sent: Dict[Tuple[int, int, int], Tuple[int, int]], received: Dict[int, Tuple[int, int]]) -> None:
         for message_class, released in enumerate(self.state.released):
-            seqs = sorted(seq for epoch, its_class, seq in sent
-                          if epoch == self.state.epoch and its_class == message_class and seq > released)
+            placed = {self.lives[epoch][message_class] + seq - 1: place
+                      for (epoch, its_class, seq), place in sent.items()
+                      if its_class == message_class and epoch in self.lives}
             backlog = self.outgoing[message_class] = Backlog(released)
-            for seq in seqs:
-                self._place(backlog, seq - 1, sent[self.state.epoch, message_class, seq])
-            self.seq_next[message_class] = backlog.next + 1
+            for position in sorted(position for position in placed if position >= released):
+                self._place(backlog, position, placed[position])
         self.inbox = Backlog(self.state.acknowledged)
         for number in sorted(number for number in received if number >= self.state.acknowledged):
             self._place(self.inbox, number, received[number])
@@ -391,6 +411,8 @@ class Log:
             note(data, PLACE, PLACE_FORM.pack(owner, queue, position, epoch, message_class))
         for digest, identity in self.keys.items():
             note(data, KEY, KEY_FORM.pack(digest, *identity))
+        for epoch, begins in self.lives.items():
+            note(data, LIFE, LIFE_FORM.pack(epoch, 0, *begins))
         self._finish(data, 0, self._segment)
         return bytes(data)
 
@@ -456,7 +478,7 @@ class Log:
             for digest in batch.keys:
                 self.keys.pop(digest, None)
         for message_class, backlog in enumerate(self.outgoing):
-            self.seq_next[message_class] = backlog.next + 1
+            self.seq_next[message_class] = backlog.next - self.lives[self.state.epoch][message_class] + 1
         self.received_next = self.inbox.next
         self._ordinal -= write.batch.records
         self._dirty = True
@@ -474,60 +496,18 @@ class Log:
             self._path(segment).unlink()
             del self._wanted[segment]
 
-    # ---- A new epoch ----
+    # ---- Earlier lives ----
 
-    def renumbered(self, epoch: int) -> "Tuple[List[Backlog], int, int, int]":
-        """Writes all that is not handed on with new identities to segments of its own; for another
-        thread, while nobody else uses the log. :meth:`take_epoch` makes it count.
-
-        Until the note of the new epoch is written the copies are of an epoch that is not in force, and
-        none of them counts.
-        """
-        backlogs, segment, offset = [Backlog() for _ in range(CLASSES)], self._segment + 1, 0
-        data, records = bytearray(HEADER), 0
-        state = State.of(self.state.note())
-        identity = replcore_record_id(self.state.owner, 0, epoch, 0)
-        file = self._files[segment] = os.open(self._path(segment), os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
-
-        def flush() -> None:
-            nonlocal data, records, offset
-            self._finish(data, records, segment)
-            os.pwrite(file, data, offset)
-            offset += len(data)
-            data, records = bytearray(HEADER), 0
-
-        note(data, STATE, state.note())
-        for (owner, queue, message_class), (its_epoch, position) in self.places.items():
-            note(data, PLACE, PLACE_FORM.pack(owner, queue, position, its_epoch, message_class))
-        for message_class, old in enumerate(self.outgoing):
-            for position in range(max(old.first, self.state.released[message_class]), old.next):
-                record = bytearray(self.read(*old.place(position)))
-                identity.seq, identity.message_class = backlogs[message_class].next + 1, message_class
-                buffer = (ctypes.c_char * len(record)).from_buffer(record)
-                check("stamp", library.replcore_record_stamp(buffer, len(record), ctypes.byref(identity)))
-                backlogs[message_class].append(segment << 32 | offset + len(data), len(record))
-                data += record
-                records += 1
-                if len(data) > BATCH_BYTES or records > BATCH_RECORDS:
-                    flush()
-        state.epoch, state.released = epoch, [0] * CLASSES
-        note(data, STATE, state.note())
-        flush()
-        os.fsync(file)
-        self._sync_folder()
-        return backlogs, epoch, segment, offset
-
-    def take_epoch(self, backlogs: List[Backlog], epoch: int, segment: int, offset: int) -> None:
-        """What :meth:`renumbered` has written is what counts."""
-        for old in self.outgoing:
-            self._drop(old, old.next)
-        self.outgoing = backlogs
-        self.state.epoch, self.state.released = epoch, [0] * CLASSES
-        self.seq_next = [backlog.next + 1 for backlog in backlogs]
-        self._wanted[segment] += sum(len(backlog) for backlog in backlogs)
-        # Keys of what was given a new number still name the same messages, by their old ids.
-        self._segment, self._offset, self._checkpointed = segment, offset, True
-        self._delete_unwanted()
+    def place_reader(self, message_class: int, epoch: int, position: int) -> int:
+        """Where the hub goes on that was so far in that life of this log, or in a copy of it that is gone."""
+        backlog, begins = self.outgoing[message_class], list(self.lives.values())
+        ends = [one[message_class] for one in begins[1:]] + [backlog.next]
+        lives = (replcore_life * len(ends))(*(replcore_life(end, its, 0) for its, end in zip(self.lives, ends)))
+        place = ctypes.c_uint64()
+        check("place", library.replcore_place_after(
+            lives, len(lives), epoch, position, self.state.released[message_class], ctypes.byref(place)
+        ))
+        return place.value
 
     # ---- Reading ----
 

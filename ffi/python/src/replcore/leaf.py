@@ -53,7 +53,7 @@ class LeafStatus:
     received_messages: int
     """Received and not yet acknowledged by the program."""
     posted: int
-    """Posted since the leaf's log was made or last took a new epoch."""
+    """Posted since the leaf's log was made."""
     round_trip_us: int
     """Of the last ping, in microseconds; 0 when not known."""
     torn_bytes: int
@@ -505,35 +505,6 @@ class Leaf:
     def _tell_changed(self) -> None:
         self._changed.set()
 
-    # ---- A new epoch ----
-
-    def _renumber(self, epoch: int, token: int) -> None:
-        self._may_post.clear()
-        self._renumbering = self._loop.create_task(self._renumber_when_idle(epoch, token))
-
-    async def _renumber_when_idle(self, epoch: int, token: int) -> None:
-        """The hub remembers more of this leaf's log than it holds: its folder is an older copy."""
-        logger.warning("leaf %s: its folder is an older copy; it takes a new epoch", self.name)
-        log = self._check_open()
-        try:
-            while self._writing or log.batch.after or not log.batch.is_empty():
-                self._may_post.clear()
-                self._commit_wanted.set()
-                await asyncio.sleep(0.001)
-            self._may_post.clear()
-            self._writing = True
-            copied = await self._in_thread(log.renumbered, epoch)
-            log.take_epoch(*copied)
-        except OSError as problem:
-            return self._fail(LogError(f"{self._path}: {problem.strerror}; see to the disk, then start again"))
-        except ReplcoreError as error:
-            return self._fail(error)
-        finally:
-            self._writing = False
-            self._may_post.set()
-        self._machine.handle_persisted(self._now(), token)
-        self._link.drain()
-
 
 class _Turn:
     """What a post may still add before it looks at the loop again."""
@@ -832,8 +803,16 @@ class _Link(asyncio.Protocol):
         self._leaf._commit_lazily()
         self._leaf._tell_changed()
 
-    def _renumber(self, output: Any) -> None:
-        self._leaf._renumber(output.epoch, output.token)
+    def _place(self, output: Any) -> None:
+        """The hub has begun a new life of its log, and says where this leaf is in it."""
+        source = (output.node, output.queue, output.message_class)
+        self._parts.pop(source, None)
+        self._log.add_incoming(source, (output.epoch, output.position), [])
+        self._when_safe(output.stream, output.position, 0, 0)
+
+    def _ask_place(self, output: Any) -> None:
+        position = self._log.place_reader(output.message_class, output.epoch, output.position)
+        self._machine.handle_answer_place(self._leaf._now(), output.token, position)
 
     def _ask_inbound(self, output: Any) -> None:
         source = (output.node, output.queue, output.message_class)
@@ -895,7 +874,8 @@ _ORDERS = {
     OutputKind.SKIP_BYTES: _Link._take,
     OutputKind.TAKE_CALL: _Link._take,
     OutputKind.RELEASE: _Link._release,
-    OutputKind.RENUMBER: _Link._renumber,
+    OutputKind.PLACE: _Link._place,
+    OutputKind.ASK_PLACE: _Link._ask_place,
     OutputKind.ASK_INBOUND: _Link._ask_inbound,
     OutputKind.ASK_OUTBOUND: _Link._ask_outbound,
     OutputKind.ASK_SUBSCRIBE: _Link._ask_subscribe,
@@ -918,7 +898,6 @@ _REFUSED = {
     Refuse.FULL: "its table of leaves is full; raise the hub's limit",
     Refuse.BUSY: "too many leaves register at once; it tries again by itself",
     Refuse.ROLE: "the broker is not a hub; give the address of one",
-    Refuse.EPOCH: "two copies of this leaf's folder are running; stop one",
 }
 
 

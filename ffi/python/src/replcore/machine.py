@@ -67,7 +67,7 @@ __all__ = [
     "MEMBERSHIP_NONE", "MEMBERSHIP_VOTER", "NEVER", "NOT_DIALED", "PROFILE_BATTERY", "PROFILE_LAN",
     "PROFILE_WAN", "ROLE_CLIENT", "ROLE_LEAF", "TRANSPORT_DATAGRAM", "TRANSPORT_STREAM", "Leaf", "LeafEvent",
     "Machine", "Member", "MemberEvent", "Output", "OutputKind", "PeerState", "PeerView", "Refuse", "Role",
-    "Status", "first_epoch",
+    "Status", "first_epoch", "next_epoch",
 ]
 
 Output = replcore_output
@@ -77,6 +77,11 @@ Output = replcore_output
 def first_epoch() -> int:
     """The epoch of a fresh log. Keep it with the log."""
     return int(library.replcore_epoch_first(secrets.randbits(64)))
+
+
+def next_epoch(epoch: int) -> int:
+    """The epoch that a log takes at each further start, and keeps before it posts anything."""
+    return int(library.replcore_epoch_next(epoch, secrets.randbits(64)))
 
 
 def text(given: str, what: str) -> bytes:
@@ -167,7 +172,7 @@ class Machine:
         check("handle_writable", library.replcore_handle_writable(self._self, now_us, link, count))
 
     def handle_persisted(self, now_us: int, token: int) -> None:
-        """What a PERSIST or RENUMBER ordered is safe."""
+        """What a PERSIST ordered is safe."""
         check("handle_persisted", library.replcore_handle_persisted(self._self, now_us, token))
 
     def handle_failed(self, now_us: int, token: int, reason: int) -> None:
@@ -218,6 +223,10 @@ class Machine:
         )
         check("handle_answer_outbound", status)
 
+    def handle_answer_place(self, now_us: int, token: int, position: int) -> None:
+        """Answers an ASK_PLACE."""
+        check("handle_answer_place", library.replcore_handle_answer_place(self._self, now_us, token, position))
+
     def handle_answer_denied(self, now_us: int, token: int) -> None:
         """Answers an ASK_SUBSCRIBE of a program without consumers."""
         check("handle_answer_denied", library.replcore_handle_answer_denied(self._self, now_us, token))
@@ -241,7 +250,7 @@ def _configure(config: ctypes.Structure, kind: str, settings: Mapping[str, Union
 class Leaf(Machine):
     """The machine of a leaf: one link to a hub, the registration there, and the streams on it.
 
-    `instance` and `epoch` are drawn once and kept with the leaf's log. Other settings are the fields
+    `instance` is drawn once, `epoch` at each start; both are kept with the leaf's log. Other settings are the fields
     of ``replcore_leaf_config``: ``frame_bytes_max``, ``window_bytes``, ``keepalive_ms``,
     ``retransmit_ms``, ``retry_ms_min``, ``retry_ms_max``, ``register_ms``, ``lease_ms``,
     ``poll_interval_ms``, ``role``, ``waits``, ``consumer_from_start`` (numbers), ``extra_queue``,
