@@ -142,7 +142,9 @@ static void set_queue(const uint8_t *note)
     memmove(lives + LIVES_MAX / 2, lives + LIVES_MAX / 2 + 1, (LIVES_MAX / 2 - 1) * sizeof *lives);
     life_count--;
   }
-  lives[life_count++] = (replcore_life){ queue.base, ended, 0 };
+  lives[life_count].end = queue.base;
+  lives[life_count].epoch = ended;
+  lives[life_count++].reserved = 0;
 }
 
 static void print_record(const uint8_t *bytes, size_t len)

@@ -265,13 +265,9 @@ impl Checker {
 
     /// One identity has one body, and one post one identity.
     fn body(&mut self, node: usize, id: &RecordId, body: &[u8]) -> Result<(), String> {
-        let own = id.origin == self.names[node];
-        // After a set-back a node may give a number again, until it learns of it from others.
-        if !(own && self.set_back.contains(&node)) {
-            let before = self.bodies.entry(*id).or_insert_with(|| body.to_vec());
-            if before != body {
-                return Err(format!("{id:?} has two bodies"));
-            }
+        let before = self.bodies.entry(*id).or_insert_with(|| body.to_vec());
+        if before != body {
+            return Err(format!("{id:?} has two bodies"));
         }
         let origin = self.names.iter().position(|name| *name == id.origin);
         let origin_set_back = origin.is_none_or(|origin| self.set_back.contains(&origin));

@@ -56,8 +56,8 @@ struct Arguments {
     /// Kinds of faults to draw from, with commas between: partition, one-way, reset, crash,
     /// power-cut, restart-all, hang, wall-step, disk-full, slow-disk, slow-link, flip; at the
     /// system level torn-write, set-back, disk-flip as well, and no slow-disk; at the cluster level
-    /// the first twelve but wall-step; or `none`, with which a cluster only idles. By default all
-    /// but set-back and disk-flip, with which some seeds are known to fail.
+    /// the first twelve but wall-step; or `none`, with which a cluster only idles. By default
+    /// all.
     #[arg(long, value_delimiter = ',')]
     faults: Vec<String>,
     /// Break the stores on purpose, to see the checks catch it: commit-forgets, no-dedupe, swaps,

@@ -30,15 +30,12 @@ pub struct SystemPlan {
 }
 
 impl SystemPlan {
-    /// All faults over `nodes` nodes, but for disks that lose what was safe: set-back and disk-flip
-    /// have to be asked for, and seeds are known that fail with them.
+    /// All faults over `nodes` nodes.
     pub fn new(nodes: usize) -> Self {
-        let loses = |fault: &Fault| matches!(fault, Fault::SetBack | Fault::DiskFlip);
-        let all = Fault::SYSTEM.iter().map(|(_, fault)| *fault);
         Self {
             nodes,
             duration_s: 40,
-            faults: all.filter(|fault| !loses(fault)).collect(),
+            faults: Fault::SYSTEM.iter().map(|(_, fault)| *fault).collect(),
             bug_disks_lie: false,
             bug_forgets_origins: false,
         }

@@ -145,7 +145,7 @@ class Cluster:
             raise
         self._until = 0.0
         self._leader: Optional[Peer] = None
-        self._peers: Tuple[Peer, ...] = ()
+        self._publish_peers()
         self._term = 0
         self._closed = False
         self._events_lost = 0
@@ -377,7 +377,7 @@ class Cluster:
         self._until = 0.0 if self._closed else until / 1_000_000
 
     def _publish_peers(self) -> None:
-        self._peers = tuple(self._peer_of(view) for view in self._machine.peers())
+        self._peers: Tuple[Peer, ...] = tuple(self._peer_of(view) for view in self._machine.peers())
         leader = self._machine.leader()
         view = self._machine.peer(leader[0]) if leader is not None else None
         self._leader = self._peer_of(view) if view is not None else None
@@ -426,7 +426,6 @@ class _Driver:
         self._spawn(self._serve())
         self._machine.handle_timeout(self.now())
         self.drain()
-        self._cluster._publish_peers()
 
     async def _serve(self) -> None:
         self._server = await self._loop.create_server(lambda: _Connection(self, None), sock=self._cluster._socket)
