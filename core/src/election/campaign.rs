@@ -45,10 +45,10 @@ impl<S: AsRef<[ElectionSlot]> + AsMut<[ElectionSlot]>> Election<S> {
         }
     }
 
-    /// Who cannot store a vote, or leads with members that others may never hear of, is no
-    /// candidate.
+    /// Who abstains, cannot store a vote, or would lead with members that others may never hear of
+    /// is no candidate.
     fn may_campaign(&self) -> bool {
-        self.ballot.is_stored() && self.configuration.is_stored()
+        !self.abstains && self.ballot.is_stored() && self.configuration.is_stored()
     }
 
     /// The next term begins, with this node's vote for itself. Others are asked once it is stored.

@@ -344,6 +344,8 @@ pub struct Election<S> {
     handed_over: bool,
     /// Better candidates that are there: this one waits for them.
     rank: u8,
+    /// It votes, and is no candidate.
+    abstains: bool,
     /// It leads since then, in the role of leader.
     since: Instant,
     /// When the newest round was made that a majority has answered; zero for none.
@@ -387,6 +389,7 @@ impl<S: AsRef<[ElectionSlot]> + AsMut<[ElectionSlot]>> Election<S> {
             campaign: 0,
             handed_over: false,
             rank: 0,
+            abstains: false,
             since: Instant::ZERO,
             lease_from: Instant::ZERO,
             lease_floor: Instant::ZERO,
@@ -537,10 +540,14 @@ impl<S: AsRef<[ElectionSlot]> + AsMut<[ElectionSlot]>> Election<S> {
             return;
         };
         let (leads, asks) = (self.role == MemberRole::Leader, self.asks_for_votes());
+        let stored = self.configuration.stored;
         let slot = &mut self.slots.as_mut()[at];
         slot.due = 0;
         if leads {
             slot.due |= due::HEARTBEAT;
+            if slot.acked_configuration < stored {
+                slot.due |= due::MEMBERS;
+            }
         }
         if asks && slot.voter && !slot.granted {
             slot.due |= due::VOTE_REQUEST;
@@ -635,6 +642,12 @@ impl<S: AsRef<[ElectionSlot]> + AsMut<[ElectionSlot]>> Election<S> {
     /// timeout longer for each, up to three.
     pub fn set_rank(&mut self, rank: u8) {
         self.rank = rank.min(3);
+    }
+
+    /// Never to be a candidate: for a witness, which votes on what others hold and has nothing to
+    /// lead with.
+    pub fn abstain(&mut self) {
+        self.abstains = true;
     }
 
     /// How fresh this node is. A voter refuses who is less fresh; a node whose progress is zero

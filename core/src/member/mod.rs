@@ -71,8 +71,8 @@ pub struct MemberConfig {
     pub membership: Membership,
     /// Where the others reach this node. Default nowhere.
     pub address: Option<Address>,
-    /// The member with the greatest that is there campaigns first; default
-    /// [`PRIORITY_DEFAULT`].
+    /// The member with the greatest that is there campaigns first; one with 0 votes and never
+    /// campaigns. Default [`PRIORITY_DEFAULT`].
     pub priority: u8,
     /// Whether unknown nodes of this cluster that wish to be members are taken in, and in a
     /// cluster without election any. Default true: who knows the cluster's name may come, so the
@@ -283,7 +283,11 @@ impl<'m> Member<'m> {
         let seed = rng.next_u64();
         let election = config.election.map(|election| {
             assert!(members.len() == peers.len(), "each peer needs a place among the members");
-            Election::new(election, own, seed, members)
+            let mut election = Election::new(election, own, seed, members);
+            if config.priority == 0 {
+                election.abstain();
+            }
+            election
         });
         links.fill(MemberLink::FREE);
         let mut registry = Registry::new(config.registry, config.name, peers);

@@ -233,6 +233,26 @@ fn the_greatest_priority_campaigns_first_as_long_as_it_is_there() {
     }
 }
 
+/// QC-33, QC-34: a witness votes, and would rather have no leader than be it.
+#[test]
+fn a_member_of_priority_0_votes_and_never_leads() {
+    for seed in 0..20 {
+        let mut world = World::empty(350 + seed);
+        for at in 0..3 {
+            let peers = (0..3).filter(|it| *it != at).map(|it| (nth(it), None)).collect();
+            world.add(&nth(at), peers, |config| config.priority = [100, 100, 0][at]);
+        }
+        let first = world.elect();
+        world.crash(first);
+        let wait = world.until(5_000, |world| world.leader().is_some());
+        assert_eq!(world.leader(), Some(1 - first), "seed {seed}, after {wait:?} ms");
+        world.crash(1 - first);
+        world.run_ms(5_000);
+        assert_eq!(world.leader(), None);
+        assert_eq!(world.nodes[2].machine.stats().election.pre_votes, 0);
+    }
+}
+
 /// QC-33: voters refuse who is less fresh than they are.
 #[test]
 fn the_freshest_follower_is_elected() {

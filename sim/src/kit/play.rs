@@ -856,6 +856,9 @@ impl<S: Subject> Play<'_, S> {
         }
         let safe = of.safe.entry(stream).or_default();
         *safe = (*safe).max(next.position);
+        // What was on its way to the disk when the stream went back need not come again.
+        let expected = of.expected.entry(stream).or_default();
+        *expected = (*expected).max(next);
         let place = self.inbound.entry(source).or_default();
         *place = (*place).max(next);
         self.feed(Input::Taken { link, stream, next, bytes })

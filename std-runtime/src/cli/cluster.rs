@@ -78,7 +78,7 @@ pub(super) struct ClusterArgs {
     /// It learns who leads, but does not vote and cannot lead.
     #[arg(long)]
     learner: bool,
-    /// Candidates of a lower one let those of a higher one go first.
+    /// Candidates of a lower one let those of a higher one go first; 0 votes and never leads.
     #[arg(long, value_name = "0-255", default_value_t = PRIORITY_DEFAULT)]
     priority: u8,
     /// Where its vote and the configuration are kept [default: clusters/CLUSTER/NAME in

@@ -45,7 +45,10 @@ pub const KEYS: &[(&str, &str)] = &[
     ("timeout_ms_max", "in place of the profile's"),
     ("masterless", "true: who is there, without election; default false"),
     ("learner", "true: it does not vote and cannot lead; default false"),
-    ("priority", "0 to 255; candidates of a lower one let the others go first; default 100"),
+    (
+        "priority",
+        "0 to 255; candidates of a lower one let the others go first, 0 never leads; default 100",
+    ),
     ("data_folder", "where its vote and the configuration are kept"),
     ("http", "HOST:PORT to answer HTTP at, or a list of such; default none"),
     ("exec", "a command that runs only while this member leads"),

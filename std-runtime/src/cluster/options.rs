@@ -94,7 +94,8 @@ pub struct ClusterOptions {
     pub masterless: bool,
     /// Whether it votes and can lead; else it only learns who does. Counts when it joins.
     pub voter: bool,
-    /// Candidates of a lower priority let those of a higher one go first. Default
+    /// Candidates of a lower priority let those of a higher one go first; 0 votes and never leads,
+    /// for a witness. Default
     /// [`replcore::registry::PRIORITY_DEFAULT`], 100.
     pub priority: u8,
     /// Where its vote and the configuration are kept; made when it is not there.
