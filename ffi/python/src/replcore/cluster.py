@@ -145,7 +145,6 @@ class Cluster:
             raise
         self._until = 0.0
         self._leader: Optional[Peer] = None
-        self._publish_peers()
         self._term = 0
         self._closed = False
         self._events_lost = 0
@@ -153,6 +152,7 @@ class Cluster:
         self._handled: "queue.Queue[Optional[ClusterEvent]]" = queue.Queue(EVENTS_MAX)
         self._readers: List[Tuple[asyncio.AbstractEventLoop, "asyncio.Queue[Optional[ClusterEvent]]"]] = []
         self._changed = threading.Condition()
+        self._publish_peers()
         self._loop = asyncio.new_event_loop()
         self._driver = _Driver(self)
         self._threads = [
