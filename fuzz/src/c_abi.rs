@@ -298,6 +298,7 @@ unsafe fn greet(program: &Program, choices: &mut Choices<'_>) -> replcore_status
             class: choices.byte() % 4,
             epoch: 7,
             first: choices.number(),
+            placed: choices.byte().checked_sub(200),
         }),
         _ => Control::Resume(Resume {
             epoch: choices.small(),

@@ -273,7 +273,9 @@ impl<M: Machine<Event: PartialEq>> World<'_, M> {
                 from_start: round == 0,
             }),
             3 | 4 => {
-                Control::Open(wire::Open { queue: name, class: stream % 4, epoch, first: position })
+                let placed = (self.choices.word() & 3 == 0).then_some(round);
+                let class = stream % 4;
+                Control::Open(wire::Open { queue: name, class, epoch, first: position, placed })
             }
             5 => Control::Resume(wire::Resume {
                 epoch,

@@ -94,7 +94,7 @@ impl<D: Disk> Store for SegmentStore<D> {
     }
 
     fn place_reader(&mut self, queue: QueueKey, epoch: Epoch, position: Position) -> Position {
-        SegmentStore::place_reader(self, queue, epoch, position)
+        Self::place_reader(self, queue, epoch, position)
     }
 
     fn release(&mut self, queue: QueueKey, through: Position) {
