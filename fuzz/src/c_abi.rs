@@ -150,7 +150,7 @@ unsafe fn init_leaf(program: &mut Program, choices: &mut Choices<'_>) -> replcor
     let texts = [choices.text(), choices.text(), choices.text(), choices.text()];
     (config.name, config.address) = (texts[0].as_ptr(), texts[1].as_ptr());
     (config.queue, config.consumer) = (texts[2].as_ptr(), texts[3].as_ptr());
-    if choices.byte() % 4 > 0 {
+    if !choices.byte().is_multiple_of(4) {
         (config.name, config.queue, config.consumer) = (c"a".as_ptr(), null(), null());
         config.address = null();
     }
@@ -184,7 +184,7 @@ unsafe fn init_member(program: &mut Program, choices: &mut Choices<'_>) -> replc
     let texts = [choices.text(), choices.text(), choices.text()];
     (config.name, config.cluster) = (texts[0].as_ptr(), texts[1].as_ptr());
     config.address = texts[2].as_ptr();
-    if choices.byte() % 4 > 0 {
+    if !choices.byte().is_multiple_of(4) {
         (config.name, config.cluster, config.address) = (c"m".as_ptr(), c"c".as_ptr(), null());
     }
     (config.instance, config.seed) = (u64::from(choices.rare() == 0), choices.number());
