@@ -231,6 +231,16 @@ pub enum Failure {
     Io,
 }
 
+impl core::fmt::Display for Failure {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Full => "no space",
+            Self::Corrupt => "damaged bytes",
+            Self::Io => "reading or writing fails",
+        })
+    }
+}
+
 /// Why a receiver will not get a range of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]

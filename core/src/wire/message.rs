@@ -92,6 +92,27 @@ pub enum RefuseReason {
     Stranger,
 }
 
+/// What is wrong and what to do about it, said from the side of who is refused.
+impl core::fmt::Display for RefuseReason {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Version => "no protocol version in common; update the older of the two",
+            Self::Name => "the name is not a valid one",
+            Self::Identity => "the certificate is not for this name",
+            Self::NameInUse => {
+                "another live node has this name; stop it, or give this one another name"
+            }
+            Self::Collision => "the name has the same identity as another; choose another name",
+            Self::Full => "the table of peers is full; raise its limit, or forget old nodes",
+            Self::Busy => "too many at once; it is tried again",
+            Self::Role => "the other side does not take nodes of this role",
+            Self::Consumer => "the consumer is read by another program",
+            Self::Cluster => "the other side is of another cluster",
+            Self::Stranger => "not a member of the cluster; join it first",
+        })
+    }
+}
+
 /// Refuses the link; the sender then closes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]

@@ -337,7 +337,7 @@ pub(super) async fn consumers(args: ConsumersArgs) -> Result<(), Fault> {
             ]
         })
         .collect();
-    let headings = ["consumer", "type", ">behind", ">delivered", ">again", ">dead", "reader"];
+    let headings = ["consumer", "type", ">behind", ">unsettled", ">again", ">dead", "reader"];
     print(&table(&headings, &rows))
 }
 

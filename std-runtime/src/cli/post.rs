@@ -194,6 +194,7 @@ async fn lines(
     report(args.json, &summary, started)?;
     match summary.rejected {
         0 => Ok(()),
+        1 => Err(Fault::failed("1 line was not posted, see above")),
         rejected => Err(Fault::failed(format!("{rejected} lines were not posted, see above"))),
     }
 }

@@ -129,7 +129,7 @@ impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreachable(why) => f.write_str(why),
-            Self::Refused(reason) => write!(f, "the node refuses this program: {reason:?}"),
+            Self::Refused(reason) => write!(f, "the node refuses this program: {reason}"),
             Self::Message(error) => write!(f, "the message is not sound: {error}"),
             Self::Record(error) => write!(f, "the node sent a damaged message: {error}"),
             Self::Stopped => f.write_str("the client has stopped on an internal error"),

@@ -294,7 +294,7 @@ impl Host {
             MemberEvent::PeerDown { node } => Happened::PeerDown { identifier: name(node) },
             MemberEvent::PeerChanged { node } => Happened::PeerChanged { identifier: name(node) },
             MemberEvent::Refused { node, reason } => {
-                return tracing::warn!("a link with {} was refused: {reason:?}", name(node));
+                return tracing::warn!("a link with {} was refused: {reason}", name(node));
             }
             _ => return,
         };

@@ -106,7 +106,9 @@ impl Batch {
             let Some(line) = self.lines.get(messages.len()) else { break };
             let message = match &line.text {
                 Some(text) => rules.message(text),
-                None => Err("it is longer than the limit".into()),
+                None => {
+                    Err("it is longer than a message may be (16 MiB, or message_bytes_max)".into())
+                }
             };
             match message {
                 Ok(mut message) => {

@@ -163,8 +163,7 @@ impl Group {
 
     fn close(&self) -> StopReport {
         let closed = self.standby.close();
-        let error =
-            closed.err().map(|reason| format!("the store could not be closed ({reason:?})"));
+        let error = closed.err().map(|reason| format!("the store could not be closed ({reason})"));
         StopReport { error, ..StopReport::default() }
     }
 
@@ -215,7 +214,7 @@ impl Group {
             return failed("the store is not open".into());
         };
         if let Err(reason) = store.promote(term, entropy()) {
-            return failed(format!("cannot lead in term {term} ({reason:?})"));
+            return failed(format!("cannot lead in term {term} ({reason})"));
         }
         let first = store.committed_number();
         let mut rng = Rng::new(entropy());
@@ -269,7 +268,7 @@ impl Group {
         host.reactor.wake_turn();
         let _ = tokio::time::timeout(LAST_COMMIT, host.reactor.committed()).await;
         if let Err(reason) = host.reactor.engine.borrow_mut().store_mut().close() {
-            report.error = Some(format!("the store could not be closed ({reason:?})"));
+            report.error = Some(format!("the store could not be closed ({reason})"));
         }
         report
     }

@@ -205,14 +205,14 @@ impl Host {
                 tracing::warn!(leaf = self.name_of(node), "a lease has ended; its queue is kept");
             }
             NodeEvent::PeerRefused { node, reason } => {
-                tracing::warn!(node = self.name_of(node), "a peer was refused: {reason:?}");
+                tracing::warn!(node = self.name_of(node), "a peer was refused: {reason}");
             }
             NodeEvent::Registered { dial, lease_ms } => self.registered(dial, lease_ms),
             NodeEvent::UpstreamRefused { dial, reason } => {
                 if let Some((upstream, _)) = self.place(dial) {
-                    tracing::warn!(%upstream, "it refuses this node: {reason:?}");
+                    tracing::warn!(%upstream, "it refuses this node: {reason}");
                 }
-                self.set_place(dial, format!("refused: {reason:?}"));
+                self.set_place(dial, format!("refused: {reason}"));
             }
             NodeEvent::DialDown { dial } => {
                 let mut places = self.places.borrow_mut();

@@ -183,7 +183,7 @@ async fn run(
     if report.error.is_none()
         && let Err(reason) = host.reactor.engine.borrow_mut().store_mut().close()
     {
-        report.error = Some(format!("the store could not be closed ({reason:?})"));
+        report.error = Some(format!("the store could not be closed ({reason})"));
     }
     report
 }

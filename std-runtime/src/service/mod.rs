@@ -468,7 +468,7 @@ pub(crate) fn stopped(why: Stopped) -> ApiError {
         Stopped::Store(Failure::Full) => {
             "no space for the log; free some, or raise limits.log_bytes_max".to_owned()
         }
-        Stopped::Store(reason) => format!("the store does not work ({reason:?}); restart the node"),
+        Stopped::Store(reason) => format!("the store does not work ({reason}); restart the node"),
     };
     ApiError::new(ErrorKind::Unavailable, text)
 }
