@@ -42,10 +42,19 @@ pub(crate) struct Peer {
     pub(crate) id: NodeId,
     pub(crate) role: Role,
     pub(crate) instance: u64,
+    epoch: u32,
     pub(crate) features: u32,
     pub(crate) frame_bytes_max: u32,
     keepalive_ms: u32,
     session: u32,
+}
+
+impl Peer {
+    /// Whether a greeting is the one that this peer was known by. The session alone does not tell: a
+    /// device may draw the same after each start.
+    fn has_said(&self, hello: &wire::Hello<'_>) -> bool {
+        (self.instance, self.epoch, self.session) == (hello.instance, hello.epoch, hello.session)
+    }
 }
 
 /// What a frame or a completion means to the owner of a link.

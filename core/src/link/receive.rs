@@ -113,7 +113,7 @@ impl Link {
 
     fn hello<'d>(&mut self, hello: wire::Hello<'d>, settings: &LinkSettings) -> Option<Upcall<'d>> {
         if let Some(peer) = self.peer {
-            if self.transport == Transport::Datagram && peer.session == hello.session {
+            if self.transport == Transport::Datagram && peer.has_said(&hello) {
                 // Our answer was lost, or the line repeats frames. Only the end that answers does
                 // so again: if both did, one repetition would echo for ever.
                 if self.dialed.is_none() {
@@ -148,6 +148,7 @@ impl Link {
             id: name.node_id(),
             role: hello.role,
             instance: hello.instance,
+            epoch: hello.epoch,
             features: hello.features & settings.features,
             frame_bytes_max: hello
                 .frame_bytes_max

@@ -4,6 +4,7 @@ use replcore::contract::{Input, LinkId, Machine, Transport};
 use replcore::leaf::{Leaf, LeafConfig};
 use replcore::node::{Node, NodeConfig};
 use replcore::rng::Rng;
+use replcore::stream::{Epoch, Life, Position};
 use replcore::time::Instant;
 use replcore::wire::HEADER_BYTES;
 
@@ -140,7 +141,12 @@ impl World {
 }
 
 fn new_leaf(seed: u64) -> Site<Leaf> {
+    new_leaf_of(seed, settings("242").epoch)
+}
+
+fn new_leaf_of(seed: u64, epoch: Epoch) -> Site<Leaf> {
     let mut link = settings("242");
+    link.epoch = epoch;
     link.retransmit_ms = 100;
     link.frame_bytes_max = 512;
     let mut config = LeafConfig::new(link, seed);
@@ -214,6 +220,26 @@ fn a_leaf_that_started_anew_is_noticed_at_once() {
     world.leaf.post(now, "hub", 2, &[1, 2, 3]);
     world.run_until(3_000, |world| world.released().0 == 3);
     assert_eq!(world.hub.received(), [1, 2, 3]);
+}
+
+/// As a device does that has no source of random numbers.
+#[test]
+fn a_leaf_that_started_anew_with_the_same_seed_is_noticed_at_once() {
+    let mut world = World::new(1, Faults { lost: 0, doubled: 0, delay_ms_max: 3 });
+    world.leaf.post(Instant::ZERO, "hub", 2, &[1, 2, 3]);
+    world.run_until(5_000, |world| world.released().0 == 3);
+    let now = Instant::from_millis(world.now_ms);
+    let mut store = core::mem::take(&mut world.leaf.store);
+    let (earlier, epoch) = (settings("242").epoch, settings("242").epoch.next(1));
+    for queue in store.queues.values_mut() {
+        queue.lives.push(Life { epoch: earlier, end: Position(3) });
+    }
+    world.leaf = new_leaf_of(1, epoch);
+    world.leaf.store = store;
+    world.leaf.input(now, Input::Timeout);
+    world.leaf.post(now, "hub", 2, &[4, 5]);
+    world.run_until(3_000, |world| world.released().0 == 5);
+    assert_eq!(world.hub.received(), [1, 2, 3, 4, 5]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! A leaf on three microcontrollers in QEMU: see `examples/firmware`.
+//! A leaf on four microcontrollers in QEMU: see `examples/firmware`.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -17,7 +17,6 @@ use crate::common::{TestNode, hub_options};
 use crate::relay::{Noise, Relay};
 use crate::tools::{Process, has, leave_out, root};
 
-const QEMU: &str = "qemu-system-arm";
 const LEAF: &str = "mcu-1";
 /// An emulated board on a busy machine is slow.
 const PATIENCE: Duration = Duration::from_secs(240);
@@ -27,19 +26,29 @@ const PATIENCE: Duration = Duration::from_secs(240);
 struct Kind {
     /// What it is compiled for; that chooses the board in `examples/firmware`.
     target: &'static str,
-    machine: &'static str,
+    emulator: &'static str,
+    machine: &'static [&'static str],
 }
 
-const CORTEX_M3: Kind = Kind { target: "thumbv7m-none-eabi", machine: "lm3s6965evb" };
-const CORTEX_M4F: Kind = Kind { target: "thumbv7em-none-eabihf", machine: "mps2-an386" };
-const CORTEX_M0: Kind = Kind { target: "thumbv6m-none-eabi", machine: "microbit" };
+const CORTEX_M3: Kind = cortex("thumbv7m-none-eabi", &["-M", "lm3s6965evb"]);
+const CORTEX_M4F: Kind = cortex("thumbv7em-none-eabihf", &["-M", "mps2-an386"]);
+const CORTEX_M0: Kind = cortex("thumbv6m-none-eabi", &["-M", "microbit"]);
+const RISC_V: Kind = Kind {
+    target: "riscv32imac-unknown-none-elf",
+    emulator: "qemu-system-riscv32",
+    machine: &["-M", "virt", "-bios", "none"],
+};
+
+const fn cortex(target: &'static str, machine: &'static [&'static str]) -> Kind {
+    Kind { target, emulator: "qemu-system-arm", machine }
+}
 
 impl Kind {
     /// Builds the firmware; `None`, and the test is counted as left out, where that cannot be done.
     fn build(&self) -> Option<PathBuf> {
         let test = format!("the firmware for {}", self.target);
-        if !has(QEMU) {
-            leave_out(&test, QEMU);
+        if !has(self.emulator) {
+            leave_out(&test, self.emulator);
             return None;
         }
         let built = Command::new(root().join("scripts/mcu-cargo"))
@@ -67,8 +76,8 @@ struct Board {
 impl Board {
     fn start(kind: Kind, image: &PathBuf, line: SocketAddr) -> Self {
         let chardev = format!("socket,id=line,host=127.0.0.1,port={},nodelay=on", line.port());
-        let mut child = Command::new(QEMU)
-            .args(["-M", kind.machine])
+        let mut child = Command::new(kind.emulator)
+            .args(kind.machine)
             .args(["-display", "none", "-monitor", "none"])
             .args(["-chardev", &chardev, "-serial", "chardev:line"])
             .args(["-accel", "tcg,thread=single,tb-size=16"])
@@ -218,10 +227,7 @@ async fn firmware_on_a_cortex_m3_carries_10_000_readings_over_a_bad_line_and_res
     survive(CORTEX_M3, 20, 500).await;
 }
 
-// In one of two runs on a busy machine it stayed away from its hub after a reset, as the RISC-V
-// image does; not understood yet. `cargo test -p replcore-runtime -- --ignored firmware` runs it.
 #[tokio::test]
-#[ignore = "now and then it stays away from its hub after a reset"]
 async fn firmware_on_a_cortex_m4f_loses_and_doubles_nothing() {
     survive(CORTEX_M4F, 8, 40).await;
 }
@@ -229,4 +235,9 @@ async fn firmware_on_a_cortex_m4f_loses_and_doubles_nothing() {
 #[tokio::test]
 async fn firmware_on_a_cortex_m0_with_16_kib_of_ram_loses_and_doubles_nothing() {
     survive(CORTEX_M0, 8, 100).await;
+}
+
+#[tokio::test]
+async fn firmware_on_a_risc_v_core_loses_and_doubles_nothing() {
+    survive(RISC_V, 8, 100).await;
 }

@@ -45,8 +45,8 @@ impl Clock {
     }
 }
 
-/// Starts port and tick. The clock, and a number that differs between boards; of a real one it would
-/// come from a better source.
+/// Starts port and tick. The clock, and a number that should differ from start to start. On a board
+/// without a source of such numbers it is mostly the same; the log's epoch tells the starts apart.
 pub fn start() -> (Clock, u64) {
     // Started once: by `entry`, which does not return.
     let mut peripherals = cortex_m::Peripherals::take().expect("once");

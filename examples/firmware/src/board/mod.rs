@@ -10,9 +10,7 @@
 //! | `microbit` | Cortex-M0, 16 KiB of RAM | nRF51, one byte |
 //! | `virt` | RISC-V | 16550 |
 //!
-//! The first three run against the hub in `std-runtime/tests/embedded/firmware.rs`. `virt` starts and
-//! carries readings, but has been seen to stay away from the hub after a reset; it is built and not
-//! yet part of that test.
+//! All four run against the hub in `std-runtime/tests/embedded/firmware.rs`.
 
 #[cfg(target_arch = "arm")]
 mod cortex;

@@ -63,8 +63,8 @@ impl Clock {
     }
 }
 
-/// Starts the port. The clock, and a number that differs between starts; of a real board it would
-/// come from a better source.
+/// Starts the port. The clock, and a number that should differ from start to start; of a real board it
+/// would come from a better source.
 pub fn start() -> (Clock, u64) {
     FIFO_CONTROL.write(1);
     INTERRUPT_ENABLE.write(1);
