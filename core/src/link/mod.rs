@@ -13,26 +13,26 @@
 //!    the frames of different goes apart.
 
 mod backoff;
-mod marks;
 mod receive;
 mod schedule;
 mod send;
 mod settings;
 mod stream;
+mod streams;
 
 pub(crate) use backoff::{Backoff, TokenBucket};
 pub use schedule::Sharing;
 pub use settings::{LinkSettings, LinkStats};
 
-use marks::Marks;
 use schedule::Scheduler;
-use stream::{Inbound, InboundState, Outbound, OutboundState};
+use stream::{InboundState, Outbound, OutboundState};
+use streams::Streams;
 
 use crate::contract::{DialIndex, Input, LinkId, SkipReason, StreamIndex, Token, Transport};
 use crate::rng::Rng;
 use crate::stream::{CLASSES, Name, NodeId, Position, QueueKey};
 use crate::time::Instant;
-use crate::wire::{self, QUEUES_MAX, Role, STREAMS_MAX};
+use crate::wire::{self, QUEUES_MAX, Role};
 
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug)]
@@ -152,9 +152,7 @@ pub(crate) struct Link {
     lease_ms: u32,
     bye: wire::Bye,
     queues: [Option<Name>; QUEUES_MAX],
-    outbound: [Outbound; STREAMS_MAX],
-    inbound: [Inbound; STREAMS_MAX],
-    marks: Marks,
+    streams: Streams,
     scheduler: Scheduler,
     held_back_until: Option<Instant>,
     pub(crate) stats: LinkStats,
@@ -188,9 +186,7 @@ impl Link {
         lease_ms: 0,
         bye: wire::Bye { reason: wire::ByeReason::Done, retry_after_ms: 0 },
         queues: [None; QUEUES_MAX],
-        outbound: [Outbound::FREE; STREAMS_MAX],
-        inbound: [Inbound::FREE; STREAMS_MAX],
-        marks: Marks::NONE,
+        streams: Streams::FREE,
         scheduler: Scheduler::new(),
         held_back_until: None,
         stats: LinkStats::ZERO,
@@ -305,9 +301,8 @@ impl Link {
         self.queues[slot] = Some(queue);
         for class in 0..CLASSES {
             let key = QueueKey { queue: queue.queue_id(), class: class as u8 };
-            let stream = slot * CLASSES + class;
-            self.outbound[stream] = Outbound { state: OutboundState::Ask, key, ..Outbound::FREE };
-            self.marks.set_outbound(stream, &self.outbound[stream]);
+            let asks = Outbound { state: OutboundState::Ask, key, ..Outbound::FREE };
+            self.streams.change_outbound(slot * CLASSES + class, |outbound| *outbound = asks);
         }
         self.due |= due::STREAMS;
     }
@@ -318,30 +313,18 @@ impl Link {
     /// The stream is not open, or the last refusal is not out yet; nothing has changed.
     pub(crate) fn reject(&mut self, stream: StreamIndex, position: Position) -> Result<(), ()> {
         let stream = usize::from(stream.0);
-        let inbound = self.inbound.get_mut(stream).ok_or(())?;
+        let inbound = self.streams.inbound().get(stream).ok_or(())?;
         if inbound.state == InboundState::Free || inbound.reject.is_some() {
             return Err(());
         }
-        inbound.reject = Some(position);
-        self.marks.set_inbound(stream, inbound);
+        self.streams.change_inbound(stream, |inbound| inbound.reject = Some(position));
         self.due |= due::STREAMS;
         Ok(())
     }
 
     /// Whether everything of the outgoing queues that the store has reported is acknowledged.
     pub(crate) fn drained(&self) -> bool {
-        debug_assert!(self.marks_are_true());
-        self.marks.undrained().next().is_none()
-    }
-
-    /// Whether the marks say of every stream what passing over all of them would find.
-    fn marks_are_true(&self) -> bool {
-        let mut found = Marks::NONE;
-        for stream in 0..STREAMS_MAX {
-            found.set_outbound(stream, &self.outbound[stream]);
-            found.set_inbound(stream, &self.inbound[stream]);
-        }
-        found == self.marks
+        self.streams.undrained().next().is_none()
     }
 
     // Time.
@@ -383,26 +366,26 @@ impl Link {
     }
 
     fn tick_streams(&mut self, now: Instant, settings: &LinkSettings) {
-        debug_assert!(self.marks_are_true());
-        for stream in self.marks.waits() {
-            let inbound = &mut self.inbound[stream];
+        for stream in self.streams.waits() {
+            let inbound = &self.streams.inbound()[stream];
             if inbound.waits_until().is_some_and(|until| now >= until) {
                 // What was refused may be a place: the store knows where it is.
-                inbound.state = InboundState::Ask;
-                self.marks.set_inbound(stream, inbound);
+                let asks = InboundState::Ask;
+                self.streams.change_inbound(stream, |inbound| inbound.state = asks);
                 self.due |= due::STREAMS;
             }
         }
         if self.transport == Transport::Stream {
             return;
         }
-        for stream in self.marks.undrained() {
-            let outbound = &mut self.outbound[stream];
+        for stream in self.streams.undrained() {
+            let outbound = &self.streams.outbound()[stream];
             let due_at = outbound.moved_at.plus_millis(settings.retransmit_ms.into());
             if outbound.awaits_receiver() && now >= due_at {
-                outbound.state = OutboundState::Announce;
-                outbound.moved_at = now;
-                self.marks.set_outbound(stream, outbound);
+                self.streams.change_outbound(stream, |outbound| {
+                    outbound.state = OutboundState::Announce;
+                    outbound.moved_at = now;
+                });
                 self.due |= due::STREAMS;
             }
         }
@@ -437,13 +420,12 @@ impl Link {
         if let Some(until) = self.held_back_until {
             earliest = earliest.min(until);
         }
-        debug_assert!(self.marks_are_true());
-        for stream in self.marks.waits() {
-            let until = self.inbound[stream].waits_until();
+        for stream in self.streams.waits() {
+            let until = self.streams.inbound()[stream].waits_until();
             earliest = earliest.min(until.unwrap_or(Instant::NEVER));
         }
         if datagram {
-            let undrained = self.marks.undrained().map(|stream| &self.outbound[stream]);
+            let undrained = self.streams.undrained().map(|stream| &self.streams.outbound()[stream]);
             for outbound in undrained.filter(|outbound| outbound.awaits_receiver()) {
                 let due_at = outbound.moved_at.plus_millis(settings.retransmit_ms.into());
                 earliest = earliest.min(due_at);

@@ -1,6 +1,6 @@
 //! What comes in on a link: frames, and the driver's completions.
 
-use super::stream::{Fit, Inbound, InboundState, OutboundState};
+use super::stream::{Fit, Inbound, InboundState, Outbound, OutboundState};
 use super::{
     FRAMES_PER_INPUT_MAX, Link, LinkSettings, Order, Peer, Phase, TOKEN_INBOUND, Upcall, due,
 };
@@ -31,7 +31,7 @@ impl Link {
                 Ok(None) => return (taken, None),
                 Ok(Some((frame, bytes))) => {
                     taken += bytes;
-                    if let Some(upcall) = self.frame(now, frame, settings) {
+                    if let Some(upcall) = self.frame(now, &frame, settings) {
                         return (taken, Some(upcall));
                     }
                 }
@@ -70,10 +70,10 @@ impl Link {
     fn frame<'d>(
         &mut self,
         now: Instant,
-        frame: Frame<'d>,
+        frame: &Frame<'d>,
         settings: &LinkSettings,
     ) -> Option<Upcall<'d>> {
-        match frame {
+        match *frame {
             Frame::Control { control: Control::Hello(hello), .. } => self.hello(hello, settings),
             Frame::Control { control: Control::Refuse(refuse), .. } => {
                 self.abandon();
@@ -90,7 +90,7 @@ impl Link {
                 }
                 None
             }
-            Frame::Control { stream, control } => self.control(now, stream, control, settings),
+            Frame::Control { stream, ref control } => self.control(now, stream, control, settings),
             Frame::Records { stream, records, len } => {
                 self.records(stream, records, len, settings);
                 None
@@ -103,8 +103,8 @@ impl Link {
     }
 
     /// Has the driver throw away the body of a frame that is not wanted.
-    fn pass_over(&mut self, frame: Frame<'_>) {
-        if let Frame::Records { len, .. } | Frame::Call { len, .. } = frame
+    fn pass_over(&mut self, frame: &Frame<'_>) {
+        if let Frame::Records { len, .. } | Frame::Call { len, .. } = *frame
             && len > 0
         {
             self.order = Some(Order::Skip { len });
@@ -168,10 +168,10 @@ impl Link {
         &mut self,
         now: Instant,
         stream: u8,
-        control: Control<'d>,
+        control: &Control<'d>,
         settings: &LinkSettings,
     ) -> Option<Upcall<'d>> {
-        match control {
+        match *control {
             Control::Register(register) => return Some(Upcall::Register(register)),
             Control::Lease(lease) => return Some(Upcall::Lease(lease)),
             Control::Subscribe(subscribe) => return Some(Upcall::Subscribe(subscribe)),
@@ -231,41 +231,50 @@ impl Link {
             queue: QueueKey { queue: queue.queue_id(), class: open.class },
             epoch: Epoch(open.epoch),
         };
-        let stream = usize::from(stream);
-        let Some(inbound) = self.inbound.get_mut(stream) else {
+        let at = usize::from(stream);
+        let Some(inbound) = self.streams.inbound().get(at) else {
             return self.violation();
         };
         match inbound.state {
             InboundState::Free => {
-                *inbound = Inbound { state: InboundState::Ask, source, ..Inbound::FREE };
+                let asks = Inbound { state: InboundState::Ask, source, ..Inbound::FREE };
+                self.streams.change_inbound(at, |inbound| *inbound = asks);
             }
-            // The answer is under way.
-            InboundState::Ask | InboundState::Asked(_) if inbound.source == source => {}
-            InboundState::Running if inbound.source == source => {
-                let position = Position(open.first);
-                if open.placed.is_some_and(|round| inbound.place(position, round)) {
-                    self.order = Some(Order::Place { stream: stream as u8, position });
-                } else {
-                    // The sender has heard nothing from us: say again where we are.
-                    inbound.go_back();
-                    self.stats.went_back += 1;
-                }
-            }
-            InboundState::Waiting(_) if inbound.source == source => {}
-            _ => return self.violation(),
+            _ if inbound.source != source => return self.violation(),
+            InboundState::Running => self.opened_again(stream, open),
+            // The answer is under way, or the store has no room.
+            InboundState::Ask | InboundState::Asked(_) | InboundState::Waiting(_) => {}
         }
-        self.marks.set_inbound(stream, inbound);
         self.due |= due::STREAMS;
     }
 
+    fn opened_again(&mut self, stream: u8, open: wire::Open<'_>) {
+        let position = Position(open.first);
+        let placed = self.streams.change_inbound(usize::from(stream), |inbound| {
+            let placed = open.placed.is_some_and(|round| inbound.place(position, round));
+            if !placed {
+                // The sender has heard nothing from us: say again where we are.
+                inbound.go_back();
+            }
+            placed
+        });
+        if placed == Some(true) {
+            self.order = Some(Order::Place { stream, position });
+        } else {
+            self.stats.went_back += 1;
+        }
+    }
+
     fn resume(&mut self, now: Instant, stream: u8, resume: wire::Resume, settings: &LinkSettings) {
-        let Some(outbound) = self.outbound.get_mut(usize::from(stream)) else {
+        let stream = usize::from(stream);
+        let Some(outbound) = self.streams.outbound().get(stream) else {
             return self.violation();
         };
         match outbound.state {
             OutboundState::Announced | OutboundState::Running => {
-                outbound.resume(now, &resume, settings.epoch);
-                self.marks.set_outbound(usize::from(stream), outbound);
+                let epoch = settings.epoch;
+                let resume = |outbound: &mut Outbound| outbound.resume(now, &resume, epoch);
+                self.streams.change_outbound(stream, resume);
                 self.due |= due::STREAMS;
             }
             // It is repeated, or the receiver has gone back again: it is asked for once more.
@@ -276,54 +285,51 @@ impl Link {
     }
 
     fn acknowledged(&mut self, now: Instant, stream: u8, ack: wire::Ack, settings: &LinkSettings) {
-        let Some(outbound) = self.outbound.get_mut(usize::from(stream)) else {
-            return self.violation();
-        };
-        if outbound.state != OutboundState::Running {
-            return self.violation();
-        }
         let safe = ack.level >= settings.level_min;
-        self.stats.below_level += u64::from(!safe);
-        if !outbound.acknowledge(now, &ack, safe) {
+        let acknowledged = self.streams.change_outbound(usize::from(stream), |outbound| {
+            let running = outbound.state == OutboundState::Running;
+            self.stats.below_level += u64::from(running && !safe);
+            running && outbound.acknowledge(now, &ack, safe)
+        });
+        if acknowledged != Some(true) {
             return self.violation();
         }
-        self.marks.set_outbound(usize::from(stream), outbound);
         self.moved_at = now;
         self.due |= due::STREAMS;
     }
 
     fn skip(&mut self, stream: u8, skip: wire::Skip) {
-        let Some(inbound) = self.inbound.get_mut(usize::from(stream)) else {
+        let at = usize::from(stream);
+        let Some(inbound) = self.streams.inbound().get(at) else {
             return self.violation();
         };
         if inbound.state != InboundState::Running || skip.first >= skip.next {
             return self.violation();
         }
         let (first, next) = (Position(skip.first), Position(skip.next));
-        if inbound.resume || next <= inbound.expected.position {
-            inbound.ack = true;
-        } else if first <= inbound.expected.position {
-            let first = inbound.expected.position;
-            inbound.expected = Cursor::at(next);
-            self.order = Some(Order::TakeSkip { stream, first, next, reason: skip.reason });
+        let expected = inbound.expected.position;
+        if inbound.resume || next <= expected {
+            self.streams.change_inbound(at, |inbound| inbound.ack = true);
+        } else if first <= expected {
+            self.streams.change_inbound(at, |inbound| inbound.expected = Cursor::at(next));
+            let reason = skip.reason;
+            self.order = Some(Order::TakeSkip { stream, first: expected, next, reason });
         } else {
-            inbound.go_back();
+            self.streams.change_inbound(at, Inbound::go_back);
             self.stats.went_back += 1;
         }
-        self.marks.set_inbound(usize::from(stream), inbound);
         self.due |= due::STREAMS;
     }
 
     fn rejected(&mut self, stream: u8, reject: wire::Reject) {
-        let position = Position(reject.position);
-        match self.outbound.get_mut(usize::from(stream)) {
+        let (stream, position) = (usize::from(stream), Position(reject.position));
+        match self.streams.outbound().get(stream) {
             Some(outbound)
                 if outbound.state == OutboundState::Running
                     && position >= outbound.released
                     && position < outbound.next =>
             {
-                outbound.dead = Some(position);
-                self.marks.set_outbound(usize::from(stream), outbound);
+                self.streams.change_outbound(stream, |outbound| outbound.dead = Some(position));
                 self.due |= due::STREAMS;
             }
             _ => self.violation(),
@@ -333,20 +339,20 @@ impl Link {
     fn records(&mut self, stream: u8, records: wire::Records, len: u32, settings: &LinkSettings) {
         let raw_bytes = if records.raw_bytes == 0 { len } else { records.raw_bytes };
         let skip = (len > 0).then_some(Order::Skip { len });
-        let Some(inbound) = self.inbound.get_mut(usize::from(stream)) else {
+        let at = usize::from(stream);
+        let Some(inbound) = self.streams.inbound().get(at) else {
             self.order = skip;
             return self.violation();
         };
         let next = records.next();
+        let arrived_bytes = inbound.arrived_bytes + u64::from(raw_bytes);
+        let granted = arrived_bytes <= inbound.safe_bytes + u64::from(settings.window_bytes);
         match inbound.fit(records.first, next, records.round) {
-            Fit::Next
-                if raw_bytes > 0
-                    && next > records.first
-                    && inbound.arrived_bytes + u64::from(raw_bytes)
-                        <= inbound.safe_bytes + u64::from(settings.window_bytes) =>
-            {
-                inbound.expected = next;
-                inbound.arrived_bytes += u64::from(raw_bytes);
+            Fit::Next if raw_bytes > 0 && next > records.first && granted => {
+                self.streams.change_inbound(at, |inbound| {
+                    inbound.expected = next;
+                    inbound.arrived_bytes = arrived_bytes;
+                });
                 self.order = Some(Order::Take { stream, records, len });
             }
             // More than was granted, or a frame that says nothing.
@@ -357,18 +363,18 @@ impl Link {
             Fit::Known => {
                 self.stats.repeated += 1;
                 let running = inbound.state == InboundState::Running && !inbound.resume;
-                if running
+                // The sender, sent back further than the store is, has spent credit on it.
+                let spent = running
                     && records.round == inbound.round
                     && self.transport == Transport::Stream
-                    && inbound.arrived_bytes + u64::from(raw_bytes)
-                        <= inbound.safe_bytes + u64::from(settings.window_bytes)
-                {
-                    // The sender, sent back further than the store is, has spent credit on it.
-                    inbound.arrived_bytes += u64::from(raw_bytes);
-                    inbound.safe_bytes += u64::from(raw_bytes);
-                }
-                inbound.ack |= running;
-                self.marks.set_inbound(usize::from(stream), inbound);
+                    && granted;
+                self.streams.change_inbound(at, |inbound| {
+                    if spent {
+                        inbound.arrived_bytes = arrived_bytes;
+                        inbound.safe_bytes += u64::from(raw_bytes);
+                    }
+                    inbound.ack |= running;
+                });
                 self.order = skip;
                 self.due |= due::STREAMS;
             }
@@ -377,8 +383,7 @@ impl Link {
                 if self.transport == Transport::Stream {
                     return self.violation();
                 }
-                inbound.go_back();
-                self.marks.set_inbound(usize::from(stream), inbound);
+                self.streams.change_inbound(at, Inbound::go_back);
                 self.stats.went_back += 1;
                 self.due |= due::STREAMS;
             }
@@ -395,40 +400,37 @@ impl Link {
         bytes: u32,
         wire_bytes: u32,
     ) {
-        let stream = usize::from(stream.0);
-        self.return_credit(stream, wire_bytes);
         self.said_at = now;
-        if let Some(outbound) = self.outbound.get_mut(stream) {
+        let sent = self.streams.change_outbound(usize::from(stream.0), |outbound| {
             outbound.sent(now, next, bytes);
-            self.marks.set_outbound(stream, outbound);
-            self.scheduler.charge(outbound.key.class, bytes);
+            (outbound.return_reserved(), outbound.key.class)
+        });
+        if let Some((reserved, class)) = sent {
+            self.return_credit(reserved, wire_bytes);
+            self.scheduler.charge(class, bytes);
             self.due |= due::STREAMS;
         }
     }
 
     /// An order for records is answered: of the credit kept for it only `used` bytes went.
-    fn return_credit(&mut self, stream: usize, used: u32) {
-        if let Some(outbound) = self.outbound.get_mut(stream) {
-            let kept = core::mem::take(&mut outbound.reserved_bytes);
-            self.credit_bytes = self.credit_bytes.saturating_add(kept.saturating_sub(used));
-        }
+    fn return_credit(&mut self, reserved: u32, used: u32) {
+        self.credit_bytes = self.credit_bytes.saturating_add(reserved.saturating_sub(used));
     }
 
     pub(crate) fn gone(&mut self, stream: StreamIndex, next: Position, reason: SkipReason) {
-        let stream = usize::from(stream.0);
-        self.return_credit(stream, 0);
-        if let Some(outbound) = self.outbound.get_mut(stream) {
+        let gone = self.streams.change_outbound(usize::from(stream.0), |outbound| {
             outbound.gone(next, reason);
-            self.marks.set_outbound(stream, outbound);
+            outbound.return_reserved()
+        });
+        if let Some(reserved) = gone {
+            self.return_credit(reserved, 0);
             self.due |= due::STREAMS;
         }
     }
 
     pub(crate) fn taken(&mut self, now: Instant, stream: StreamIndex, next: Cursor, bytes: u32) {
-        let stream = usize::from(stream.0);
-        if let Some(inbound) = self.inbound.get_mut(stream) {
-            inbound.safe(next, bytes);
-            self.marks.set_inbound(stream, inbound);
+        let safe = |inbound: &mut Inbound| inbound.safe(next, bytes);
+        if self.streams.change_inbound(usize::from(stream.0), safe).is_some() {
             self.moved_at = now;
             self.due |= due::STREAMS;
         }
@@ -442,21 +444,25 @@ impl Link {
         settings: &LinkSettings,
     ) {
         let stream = usize::from(stream.0);
-        let Some(inbound) = self.inbound.get_mut(stream) else {
+        if self.streams.inbound().get(stream).is_none() {
             return;
-        };
+        }
+        // What was kept of a record may be part of what could not be.
+        let whole = |inbound: &Inbound| Cursor::at(inbound.taken.position);
         match failure {
             Failure::Full => {
                 self.stats.full += 1;
-                // What was kept of a record may be part of what did not fit.
-                inbound.taken = Cursor::at(inbound.taken.position);
-                inbound.wait_until(now.plus_millis(u64::from(settings.full_retry_ms)));
-                self.marks.set_inbound(stream, inbound);
+                let until = now.plus_millis(u64::from(settings.full_retry_ms));
+                self.streams.change_inbound(stream, |inbound| {
+                    inbound.taken = whole(inbound);
+                    inbound.wait_until(until);
+                });
             }
             Failure::Corrupt => {
-                inbound.taken = Cursor::at(inbound.taken.position);
-                inbound.go_back();
-                self.marks.set_inbound(stream, inbound);
+                self.streams.change_inbound(stream, |inbound| {
+                    inbound.taken = whole(inbound);
+                    inbound.go_back();
+                });
                 self.stats.went_back += 1;
                 self.due |= due::STREAMS;
                 self.violation();
@@ -466,10 +472,8 @@ impl Link {
     }
 
     pub(crate) fn appended(&mut self, now: Instant, stream: StreamIndex, next: Position) {
-        let stream = usize::from(stream.0);
-        if let Some(outbound) = self.outbound.get_mut(stream) {
-            outbound.grown(now, next);
-            self.marks.set_outbound(stream, outbound);
+        let grown = |outbound: &mut Outbound| outbound.grown(now, next);
+        if self.streams.change_outbound(usize::from(stream.0), grown).is_some() {
             self.due |= due::STREAMS;
         }
     }
@@ -478,36 +482,49 @@ impl Link {
     /// passed over.
     pub(crate) fn answer(&mut self, now: Instant, token: Token, answer: Answer) {
         let stream = usize::from(token.0 as u8 & !TOKEN_INBOUND);
-        let inbound = token.0 as u8 & TOKEN_INBOUND != 0;
-        match answer {
-            Answer::Inbound { epoch, cursor } if inbound => {
-                if let Some(inbound) = self.inbound.get_mut(stream)
-                    && inbound.state == InboundState::Asked(token.0)
-                {
-                    inbound.known(epoch, cursor);
-                    self.marks.set_inbound(stream, inbound);
-                    self.due |= due::STREAMS;
-                }
-            }
-            Answer::Outbound { released, next, sent, .. } if !inbound => {
-                if let Some(outbound) = self.outbound.get_mut(stream)
-                    && outbound.state == OutboundState::Asked(token.0)
-                {
-                    outbound.known(now, released, next, sent);
-                    self.marks.set_outbound(stream, outbound);
-                    self.due |= due::STREAMS;
-                }
-            }
-            Answer::Place { position } if !inbound => {
-                if let Some(outbound) = self.outbound.get_mut(stream)
-                    && outbound.state == OutboundState::Placing(token.0)
-                {
-                    outbound.place(now, position);
-                    self.marks.set_outbound(stream, outbound);
-                    self.due |= due::STREAMS;
-                }
-            }
-            _ => {}
+        let awaited = if token.0 as u8 & TOKEN_INBOUND != 0 {
+            self.answer_inbound(stream, token, answer)
+        } else {
+            self.answer_outbound(now, stream, token, answer)
+        };
+        if awaited {
+            self.due |= due::STREAMS;
         }
+    }
+
+    /// Whether the answer was waited for.
+    fn answer_inbound(&mut self, stream: usize, token: Token, answer: Answer) -> bool {
+        let awaited = self.streams.change_inbound(stream, |inbound| match answer {
+            Answer::Inbound { epoch, cursor } if inbound.state == InboundState::Asked(token.0) => {
+                inbound.known(epoch, cursor);
+                true
+            }
+            _ => false,
+        });
+        awaited == Some(true)
+    }
+
+    /// Whether the answer was waited for.
+    fn answer_outbound(
+        &mut self,
+        now: Instant,
+        stream: usize,
+        token: Token,
+        answer: Answer,
+    ) -> bool {
+        let awaited = self.streams.change_outbound(stream, |outbound| match answer {
+            Answer::Outbound { released, next, sent, .. }
+                if outbound.state == OutboundState::Asked(token.0) =>
+            {
+                outbound.known(now, released, next, sent);
+                true
+            }
+            Answer::Place { position } if outbound.state == OutboundState::Placing(token.0) => {
+                outbound.place(now, position);
+                true
+            }
+            _ => false,
+        });
+        awaited == Some(true)
     }
 }

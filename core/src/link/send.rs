@@ -43,16 +43,16 @@ impl Link {
             Order::Skip { len } => Output::SkipBytes { link, len },
             Order::Call { id, reply, len } => Output::TakeCall { link, id, reply, len },
             Order::Take { stream, records, len } => {
-                let source = self.inbound[usize::from(stream)].source;
+                let source = self.streams.inbound()[usize::from(stream)].source;
                 Output::TakeRecords { link, stream: StreamIndex(stream), source, records, len }
             }
             Order::TakeSkip { stream, first, next, reason } => {
-                let source = self.inbound[usize::from(stream)].source;
+                let source = self.streams.inbound()[usize::from(stream)].source;
                 let stream = StreamIndex(stream);
                 Output::TakeSkip { link, stream, source, first, next, reason }
             }
             Order::Place { stream, position } => {
-                let source = self.inbound[usize::from(stream)].source;
+                let source = self.streams.inbound()[usize::from(stream)].source;
                 Output::Place { link, stream: StreamIndex(stream), source, position }
             }
         })
@@ -171,21 +171,21 @@ impl Link {
         tokens: &mut u32,
         buf: &mut [u8],
     ) -> Option<Output<E>> {
-        debug_assert!(self.marks_are_true());
-        if let Some(output) = self.poll_release() {
-            return Some(output);
-        }
-        if self.marks.is_silent() {
+        if self.streams.is_silent() {
             self.due &= !due::STREAMS;
             return None;
         }
+        if let Some(output) = self.poll_release() {
+            return Some(output);
+        }
         let mut blocked = false;
-        for stream in self.marks.words() {
+        for stream in self.streams.words() {
             if let Some(output) = self.poll_question(stream, tokens, buf) {
                 return Some(output);
             }
             let queue = self.queues[stream / CLASSES];
-            let (inbound, outbound) = (&self.inbound[stream], &self.outbound[stream]);
+            let inbound = &self.streams.inbound()[stream];
+            let outbound = &self.streams.outbound()[stream];
             let due = next_stream_frame(inbound, outbound, queue.as_ref(), settings);
             let Some(control) = due else {
                 continue;
@@ -209,17 +209,15 @@ impl Link {
     }
 
     fn poll_release<E>(&mut self) -> Option<Output<E>> {
-        let stream = self.marks.release().next()?;
-        let outbound = &mut self.outbound[stream];
-        let queue = outbound.key;
-        let output = if let Some(position) = outbound.dead.take() {
-            Output::DeadLetter { queue, position }
-        } else {
+        let stream = self.streams.release().next()?;
+        self.streams.change_outbound(stream, |outbound| {
+            let queue = outbound.key;
+            if let Some(position) = outbound.dead.take() {
+                return Output::DeadLetter { queue, position };
+            }
             outbound.release = false;
             Output::Release { queue, through: outbound.released }
-        };
-        self.marks.set_outbound(stream, outbound);
-        Some(output)
+        })
     }
 
     fn poll_question<E>(
@@ -229,60 +227,62 @@ impl Link {
         buf: &mut [u8],
     ) -> Option<Output<E>> {
         let link = self.id;
-        if self.outbound[stream].state == OutboundState::Ask {
-            let name = self.queues[stream / CLASSES].as_ref()?.as_str();
-            let Some(space) = buf.get_mut(..name.len()) else {
-                return Some(Output::NeedBuffer { len: wire::CONTROL_FRAME_BYTES_MAX });
-            };
-            space.copy_from_slice(name.as_bytes());
-            let token = next_token(tokens, link, stream as u8);
-            let outbound = &mut self.outbound[stream];
-            outbound.state = OutboundState::Asked(token.0);
-            self.marks.set_outbound(stream, outbound);
-            let index = StreamIndex(stream as u8);
-            let query = Query::Outbound { link, stream: index, queue: outbound.key };
-            return Some(Output::Ask { token, query, len: name.len() });
+        let outbound = &self.streams.outbound()[stream];
+        let (queue, position) = (outbound.key, outbound.cursor.position);
+        match outbound.state {
+            OutboundState::Ask => {
+                let name = self.queues[stream / CLASSES].as_ref()?.as_str();
+                let Some(space) = buf.get_mut(..name.len()) else {
+                    return Some(Output::NeedBuffer { len: wire::CONTROL_FRAME_BYTES_MAX });
+                };
+                space.copy_from_slice(name.as_bytes());
+                let token = next_token(tokens, link, stream as u8);
+                let asked = OutboundState::Asked(token.0);
+                self.streams.change_outbound(stream, |outbound| outbound.state = asked);
+                let index = StreamIndex(stream as u8);
+                let query = Query::Outbound { link, stream: index, queue };
+                return Some(Output::Ask { token, query, len: name.len() });
+            }
+            OutboundState::Place => {
+                let query = Query::Place { queue, epoch: outbound.claimed, position };
+                let token = next_token(tokens, link, stream as u8);
+                let placing = OutboundState::Placing(token.0);
+                self.streams.change_outbound(stream, |outbound| outbound.state = placing);
+                return Some(Output::Ask { token, query, len: 0 });
+            }
+            _ => {}
         }
-        let outbound = &mut self.outbound[stream];
-        if outbound.state == OutboundState::Place {
-            let token = next_token(tokens, link, stream as u8);
-            outbound.state = OutboundState::Placing(token.0);
-            self.marks.set_outbound(stream, outbound);
-            let (queue, epoch) = (outbound.key, outbound.claimed);
-            let query = Query::Place { queue, epoch, position: outbound.cursor.position };
-            return Some(Output::Ask { token, query, len: 0 });
-        }
-        let inbound = &mut self.inbound[stream];
+        let inbound = &self.streams.inbound()[stream];
         if inbound.state == InboundState::Ask {
+            let query = Query::Inbound(inbound.source);
             let token = next_token(tokens, link, stream as u8 | TOKEN_INBOUND);
-            inbound.state = InboundState::Asked(token.0);
-            self.marks.set_inbound(stream, inbound);
-            return Some(Output::Ask { token, query: Query::Inbound(inbound.source), len: 0 });
+            let asked = InboundState::Asked(token.0);
+            self.streams.change_inbound(stream, |inbound| inbound.state = asked);
+            return Some(Output::Ask { token, query, len: 0 });
         }
         None
     }
 
     fn stream_frame_sent(&mut self, stream: usize, control: &Control<'_>, now: Instant) {
-        let (inbound, outbound) = (&mut self.inbound[stream], &mut self.outbound[stream]);
         match control {
-            Control::Reject(_) => inbound.reject = None,
-            Control::Resume(_) => {
-                inbound.resume = false;
-                inbound.ack = false;
-            }
-            Control::Ack(_) => inbound.ack = false,
-            Control::Open(_) => {
+            Control::Open(_) => self.streams.change_outbound(stream, |outbound| {
                 outbound.state = OutboundState::Announced;
                 outbound.moved_at = now;
-            }
-            Control::Skip(skip) => {
+            }),
+            Control::Skip(skip) => self.streams.change_outbound(stream, |outbound| {
                 outbound.skip = None;
                 outbound.cursor = Cursor::at(Position(skip.next));
+            }),
+            Control::Resume(_) => self.streams.change_inbound(stream, |inbound| {
+                inbound.resume = false;
+                inbound.ack = false;
+            }),
+            Control::Ack(_) => self.streams.change_inbound(stream, |inbound| inbound.ack = false),
+            Control::Reject(_) => {
+                self.streams.change_inbound(stream, |inbound| inbound.reject = None)
             }
-            _ => {}
-        }
-        self.marks.set_inbound(stream, inbound);
-        self.marks.set_outbound(stream, outbound);
+            _ => None,
+        };
     }
 
     fn poll_records<E>(&mut self, now: Instant, settings: &LinkSettings) -> Option<Output<E>> {
@@ -293,8 +293,8 @@ impl Link {
             return None;
         }
         let mut ready = [false; CLASSES];
-        for stream in self.marks.send() {
-            ready[usize::from(self.outbound[stream].key.class)] = true;
+        for stream in self.streams.send() {
+            ready[usize::from(self.streams.outbound()[stream].key.class)] = true;
         }
         let class = match self.scheduler.pick(now, &settings.sharing, ready, frame_bytes) {
             Ok(class) => class,
@@ -303,24 +303,27 @@ impl Link {
                 return None;
             }
         };
-        let stream = self.marks.send().find(|stream| self.outbound[*stream].key.class == class)?;
-        let outbound = &mut self.outbound[stream];
-        let bytes_max = room.min(outbound.credit_bytes());
-        outbound.ordered = true;
-        // Other frames may be sent before the answer comes; they have the rest of the credit.
-        outbound.reserved_bytes = overhead + bytes_max;
-        self.credit_bytes -= outbound.reserved_bytes;
-        self.marks.set_outbound(stream, outbound);
-        Some(Output::SendRecords {
-            link: self.id,
-            stream: StreamIndex(stream as u8),
-            queue: outbound.key,
-            first: outbound.cursor,
-            bytes_max,
-            round: outbound.round,
+        let class_of = |stream: &usize| self.streams.outbound()[*stream].key.class;
+        let stream = self.streams.send().find(|stream| class_of(stream) == class)?;
+        let link = self.id;
+        self.streams.change_outbound(stream, |outbound| {
+            let bytes_max = room.min(outbound.credit_bytes());
+            outbound.ordered = true;
+            // Other frames may be sent before the answer comes; they have the rest of the credit.
+            outbound.reserved_bytes = overhead + bytes_max;
+            self.credit_bytes -= outbound.reserved_bytes;
+            Output::SendRecords {
+                link,
+                stream: StreamIndex(stream as u8),
+                queue: outbound.key,
+                first: outbound.cursor,
+                bytes_max,
+                round: outbound.round,
+            }
         })
     }
 }
+
 /// What one stream number has to say next, of its incoming and its outgoing stream.
 fn next_stream_frame<'q>(
     inbound: &Inbound,

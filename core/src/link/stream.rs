@@ -212,6 +212,11 @@ impl Outbound {
         }
     }
 
+    /// The link's credit that was kept for the order that is answered.
+    pub(crate) fn return_reserved(&mut self) -> u32 {
+        core::mem::take(&mut self.reserved_bytes)
+    }
+
     /// The order that was out is answered. Whether the answer counts.
     fn end_order(&mut self) -> bool {
         let counts = self.ordered && !self.void;
