@@ -151,6 +151,9 @@ pub struct Leaf {
     done: bool,
     event: [Option<LeafEvent>; 3],
     link_up: bool,
+    /// No deadline of the leaf is earlier. Zero after anything that may bring one nearer; what moves
+    /// records only moves deadlines away.
+    due_at: Instant,
 }
 
 impl Leaf {
@@ -168,6 +171,7 @@ impl Leaf {
             done: false,
             event: [None; 3],
             link_up: false,
+            due_at: Instant::ZERO,
         }
     }
 
@@ -250,6 +254,7 @@ impl Leaf {
     fn up(&mut self, input: &Input<'_>) {
         self.done = false;
         self.link_up = true;
+        self.due_at = Instant::ZERO;
         self.link.up(self.now, input, self.config.role, &mut self.rng);
         self.dialer.up(self.now);
         if self.stopping {
@@ -258,6 +263,7 @@ impl Leaf {
     }
 
     fn ended(&mut self) {
+        self.due_at = Instant::ZERO;
         self.link.down();
         self.lease.stop();
         self.dialer.down(self.now, self.done, &self.config.dial, &mut self.rng);
@@ -294,6 +300,7 @@ impl Leaf {
     }
 
     fn upcall(&mut self, upcall: Upcall<'_>) {
+        self.due_at = Instant::ZERO;
         match upcall {
             Upcall::Greeted => self.greeted(),
             Upcall::Lease(lease) => {
@@ -342,6 +349,7 @@ impl Leaf {
                 self.link.taken(self.now, stream, next, bytes);
             }
             Input::Refused { stream, reason, .. } => {
+                self.due_at = Instant::ZERO;
                 self.link.refused(self.now, stream, reason, &self.config.link);
             }
             Input::Appended { stream, next, .. } => self.link.appended(self.now, stream, next),
@@ -374,7 +382,7 @@ impl Leaf {
         self.link.quiet_at(timing.linger_ms)
     }
 
-    fn wake(&self) -> Option<Instant> {
+    fn wake(&mut self) -> Option<Instant> {
         let mut wake = self.link.deadline(&self.config.link);
         wake = wake.min(self.lease.deadline(&self.config.lease));
         if self.link.drained() {
@@ -383,6 +391,7 @@ impl Leaf {
         if self.may_dial() {
             wake = wake.min(self.dialer.deadline());
         }
+        self.due_at = wake;
         // What is due already is done by `handle`, so a deadline in the past waits for nothing.
         (wake != Instant::NEVER)
             .then(|| wake.max(Instant::from_micros(self.now.as_micros().saturating_add(1))))
@@ -411,7 +420,9 @@ impl Machine for Leaf {
             Input::Writable { bytes, .. } => self.link.writable(bytes),
             _ => self.completion(&input),
         }
-        self.tick();
+        if self.now >= self.due_at {
+            self.tick();
+        }
         taken
     }
 

@@ -242,11 +242,11 @@ impl World<'_> {
     fn settle(&mut self, index: usize) {
         loop {
             self.drain_leaf(index);
-            let hub_heard = self.hub_receives(index);
-            self.drain_hub(index);
-            let leaf_heard = self.leaf_receives(index);
-            // Both were drained, and only bytes make them speak again.
-            if !hub_heard && !leaf_heard {
+            if self.hub_receives(index) {
+                self.drain_hub(index);
+            }
+            // Both are drained, and only bytes make them speak again.
+            if !self.leaf_receives(index) && self.sites[index].to_hub.is_empty() {
                 return;
             }
         }

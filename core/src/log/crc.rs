@@ -36,20 +36,37 @@ const fn tables() -> [[u32; 256]; BYTES_AT_A_TIME] {
     tables
 }
 
+/// What four bytes come to that `after` bytes follow.
+#[cfg(feature = "crc-table-large")]
+fn four(bytes: [u8; 4], after: usize) -> u32 {
+    let [a, b, c, d] = bytes.map(usize::from);
+    let (first, last) = (TABLES[after + 3][a] ^ TABLES[after + 2][b], TABLES[after + 1][c]);
+    first ^ (last ^ TABLES[after][d])
+}
+
+#[cfg(feature = "crc-table-large")]
+fn eight(crc: u32, [a, b, c, d, e, f, g, h]: [u8; 8]) -> u32 {
+    // The later half does not wait for the sum of the bytes before.
+    let later = four([e, f, g, h], 0);
+    let earlier = u32::from_le_bytes([a, b, c, d]) ^ crc;
+    later ^ four(earlier.to_le_bytes(), 4)
+}
+
+#[cfg(not(feature = "crc-table-large"))]
+fn eight(crc: u32, bytes: [u8; 8]) -> u32 {
+    update(crc, &bytes)
+}
+
 fn update(mut crc: u32, bytes: &[u8]) -> u32 {
     let mut rest = bytes;
     #[cfg(feature = "crc-table-large")]
     {
         while let Some((next, after)) = rest.split_first_chunk::<8>() {
-            let word = u64::from_le_bytes(*next) ^ u64::from(crc);
-            let [a, b, c, d, e, f, g, h] = word.to_le_bytes().map(usize::from);
-            let first = TABLES[7][a] ^ TABLES[6][b] ^ TABLES[5][c] ^ TABLES[4][d];
-            crc = first ^ TABLES[3][e] ^ TABLES[2][f] ^ TABLES[1][g] ^ TABLES[0][h];
+            crc = eight(crc, *next);
             rest = after;
         }
         if let Some((next, after)) = rest.split_first_chunk::<4>() {
-            let [a, b, c, d] = (u32::from_le_bytes(*next) ^ crc).to_le_bytes().map(usize::from);
-            crc = TABLES[3][a] ^ TABLES[2][b] ^ TABLES[1][c] ^ TABLES[0][d];
+            crc = four((u32::from_le_bytes(*next) ^ crc).to_le_bytes(), 0);
             rest = after;
         }
     }
@@ -65,7 +82,13 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
     !update(!0, bytes)
 }
 
+/// CRC-32C by table over `head`, and then `body`.
+pub(crate) fn crc32c_of_frame(head: [u8; 8], body: &[u8]) -> u32 {
+    !update(eight(!0, head), body)
+}
+
 /// CRC-32C by table over what came to `crc`, and then `bytes`.
+#[cfg(any(test, feature = "embedded-storage-03"))]
 pub(crate) fn crc32c_append(crc: u32, bytes: &[u8]) -> u32 {
     !update(!crc, bytes)
 }
@@ -104,6 +127,9 @@ mod tests {
                 }
             }
             assert_eq!(crc32c(&bytes[..length]), !expected, "{length} bytes");
+            if let Some((head, body)) = bytes[..length].split_first_chunk() {
+                assert_eq!(crc32c_of_frame(*head, body), !expected, "{length} bytes");
+            }
             for cut in 0..=length {
                 let (first, second) = bytes[..length].split_at(cut);
                 assert_eq!(

@@ -17,7 +17,9 @@ pub mod record;
 pub type Checksum = fn(&[u8]) -> u32;
 
 pub use crc::crc32c;
+#[cfg(feature = "embedded-storage-03")]
 pub(crate) use crc::crc32c_append;
+pub(crate) use crc::crc32c_of_frame;
 
 pub(crate) fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([bytes[at], bytes[at + 1]])

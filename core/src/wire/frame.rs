@@ -5,7 +5,7 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::message::Control;
-use crate::log::{crc32c, crc32c_append, u32_at, u64_at};
+use crate::log::{crc32c_of_frame, u32_at, u64_at};
 use crate::stream::{Cursor, Position};
 
 /// Bytes of a frame header.
@@ -184,7 +184,7 @@ pub fn decode(
     let Some(body) = rest.get(..fixed) else {
         return Ok(None);
     };
-    if crc32c_append(crc32c(&head[..8]), body) != u32_at(head, 8) {
+    if sum(head, body) != u32_at(head, 8) {
         return Err(FrameError::Checksum);
     }
     let len = payload - fixed as u32;
@@ -347,13 +347,20 @@ pub fn call_header(call: Call, len: u32) -> [u8; HEADER_BYTES + CALL_FIXED_BYTES
     head
 }
 
+/// Writes the header of a frame, of which `covered` bytes stand behind it already.
 fn write_header(payload: u32, number: u8, stream: u8, covered: usize, frame: &mut [u8]) {
-    frame[0..4].copy_from_slice(&payload.to_le_bytes());
-    frame[4] = number;
-    frame[5] = stream;
-    frame[6..8].fill(0);
-    let crc = crc32c_append(crc32c(&frame[..8]), &frame[HEADER_BYTES..HEADER_BYTES + covered]);
+    let [a, b, c, d] = payload.to_le_bytes();
+    let start = [a, b, c, d, number, stream, 0, 0];
+    frame[..8].copy_from_slice(&start);
+    let crc = crc32c_of_frame(start, &frame[HEADER_BYTES..HEADER_BYTES + covered]);
     frame[8..12].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// The checksum that a frame with this header and these bytes behind it has.
+fn sum(head: &[u8; HEADER_BYTES], body: &[u8]) -> u32 {
+    let mut start = [0; 8];
+    start.copy_from_slice(&head[..8]);
+    crc32c_of_frame(start, body)
 }
 
 #[cfg(test)]
