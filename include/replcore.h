@@ -1,10 +1,7 @@
 /* replcore: the C interface. Made from ffi/src by a test; do not edit.
  *
  * Machines that decide, and a program that does. A machine opens nothing, waits for nothing and reads
- * no clock: the program tells it what happens and does what it orders. There is the leaf, which posts
- * to a hub and receives from it (replcore_leaf_*), and the member of a cluster, which elects a leader
- * and knows who is there (replcore_member_*). Both are driven alike:
- *
+XX *
  *   replcore_machine *m;                              in memory of the program
  *   replcore_leaf_init(memory, replcore_leaf_memory(), &config, &m);
  *   for (;;) {
@@ -20,7 +17,8 @@
  * time that IDLE gives call replcore_handle_timeout; early, late and needless calls are harmless. Read
  * the clock after the bytes that are given, and give what has come before a timeout.
  *
- * Links. The program numbers them, below the number that the machine has room for (a leaf has one, 0).
+ * Links. The program numbers them, below the number that the machine has room for (a leaf has one, 0);
+ * a number is free again when replcore_handle_link_down was answered.
  * replcore_handle_recv takes whole frames; keep what it does not take in front of what comes next.
  * replcore_handle_writable gives credit, in bytes: nothing is sent without it, so give at least the
  * longest frame when the link's buffer is empty. Credit ends with the link.
@@ -55,7 +53,22 @@
  Compare with `replcore_abi()` at start: a difference means header and library do not belong
  together. Raised when a function, a structure or a meaning changes.
  */
-#define REPLCORE_ABI 2
+#define REPLCORE_ABI 3
+
+/*
+ The record was posted at this node.
+ */
+#define REPLCORE_FROM_HERE 0
+
+/*
+ A leaf of this node sent it.
+ */
+#define REPLCORE_FROM_LEAF 1
+
+/*
+ A hub above this node sent it.
+ */
+#define REPLCORE_FROM_UPSTREAM 2
 
 /*
  Registers at a hub, posts to it and receives what the hub's queue of its name holds.
@@ -66,6 +79,11 @@
  A program at a node: its records get their identity there, and it reads as a consumer.
  */
 #define REPLCORE_ROLE_CLIENT 1
+
+/*
+ What another end of a link may be beside those two: a hub.
+ */
+#define REPLCORE_ROLE_HUB 2
 
 /*
  Bytes of a batch header in a log.
@@ -201,6 +219,36 @@
  Most bytes of metadata.
  */
 #define REPLCORE_METADATA_BYTES 256
+
+/*
+ A hub above this node, at which it registers.
+ */
+#define REPLCORE_DIAL_UPSTREAM 0
+
+/*
+ A leaf below this node, which does not dial by itself.
+ */
+#define REPLCORE_DIAL_LEAF 1
+
+/*
+ "On no link", where a link is told.
+ */
+#define REPLCORE_NO_LINK UINT32_MAX
+
+/*
+ Nothing to deliver now.
+ */
+#define REPLCORE_NEXT_NOTHING 0
+
+/*
+ An entry to deliver.
+ */
+#define REPLCORE_NEXT_DELIVER 1
+
+/*
+ An entry that was delivered as often as it may be: to the dead letters with it.
+ */
+#define REPLCORE_NEXT_DEAD 2
 
 /*
  What a call answers: 0, or a negative number. After a negative one nothing has changed and no
@@ -412,8 +460,9 @@ enum replcore_output_kind
    */
   REPLCORE_OUTPUT_KIND_ASK_OUTBOUND = 11,
   /*
-   May the client of `link` read `queue` as the consumer in the buffer? Answer
-   replcore_handle_answer_denied with `token`, unless the program has consumers.
+   May the client of `link` read `queue` as the consumer in the buffer, which
+   replcore_subscribe_read reads? Answer replcore_handle_answer_subscribed or
+   replcore_handle_answer_denied with `token`.
    */
   REPLCORE_OUTPUT_KIND_ASK_SUBSCRIBE = 12,
   /*
@@ -622,6 +671,57 @@ typedef uint32_t replcore_member_event;
 #endif // __cplusplus
 
 /*
+ What a node tells the program, in `event` of an output of kind EVENT.
+ */
+enum replcore_node_event
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /*
+   The leaf `node` is registered, and on `link`.
+   */
+  REPLCORE_NODE_EVENT_LEAF_UP = 1,
+  /*
+   The link of the registered leaf `node` has ended. Its lease runs on.
+   */
+  REPLCORE_NODE_EVENT_LEAF_DOWN = 2,
+  /*
+   The leaf `node` has not renewed: it is not served until it registers again. Keep its queue.
+   */
+  REPLCORE_NODE_EVENT_LEASE_EXPIRED = 3,
+  /*
+   A link or a registration of `node`, 0 when that is not known, was refused for `reason`, one of
+   REPLCORE_REFUSE_*.
+   */
+  REPLCORE_NODE_EVENT_PEER_REFUSED = 4,
+  /*
+   The hub at the place `dial` has granted a lease of `next` milliseconds, for the first time on
+   this link.
+   */
+  REPLCORE_NODE_EVENT_REGISTERED = 5,
+  /*
+   The hub at the place `dial` refuses this node, for `reason`. It tries again later.
+   */
+  REPLCORE_NODE_EVENT_UPSTREAM_REFUSED = 6,
+  /*
+   The link to the place `dial` has ended.
+   */
+  REPLCORE_NODE_EVENT_DIAL_DOWN = 7,
+  /*
+   Something that this header does not know; may be passed over.
+   */
+  REPLCORE_NODE_EVENT_OTHER = 8,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum replcore_node_event replcore_node_event;
+#else
+typedef uint32_t replcore_node_event;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/*
  Whether a peer is there.
  */
 enum replcore_peer_state
@@ -651,12 +751,29 @@ typedef uint32_t replcore_peer_state;
 #endif // __cplusplus
 
 /*
+ Says which queues a record goes to: rules, the registered leaves, the hubs above, and what the
+ poster asks for. Memory, threads and moving as for a machine; it has no orders.
+
+ What was posted here or came from a leaf goes to every hub above; what came from a hub above goes to
+ none. Nothing goes back to the node it came from, nor to the queue of its own origin.
+ */
+typedef struct replcore_dispatch replcore_dispatch;
+
+/*
  A machine, in memory of the program. May be used from one thread at a time; different machines
  are independent, and the library has no global state. It must stay where it was made: a copy is
  not a machine. Nothing is to be freed: when it is done with, the memory may be used for
  something else.
  */
 typedef struct replcore_machine replcore_machine;
+
+/*
+ The place of a named consumer in one queue and class, whose entries are handed to programs: in
+ order, settled in any order, again when they are not settled in time, and given up for dead after a
+ number of deliveries. Memory, threads and moving as for a machine; it has no orders. What it knows
+ is lost with the process: then everything that is not released is delivered again, and counts anew.
+ */
+typedef struct replcore_window replcore_window;
 
 /*
  Makes frames of the bytes of a serial line as they come. All zeros at the start; not for the
@@ -668,6 +785,55 @@ typedef struct replcore_cobs_decoder {
    */
   uint64_t state[8];
 } replcore_cobs_decoder;
+
+/*
+ What a dispatch is told at its start. 0 means the default.
+ */
+typedef struct replcore_dispatch_config {
+  /*
+   sizeof(replcore_dispatch_config).
+   */
+  uint32_t struct_size;
+  /*
+   Rules, at most 65,535; default 16. About 84 bytes of memory each.
+   */
+  uint32_t rules_max;
+  /*
+   Queues named in all rules together, at most 65,535; default 64. 72 bytes of memory each; so are
+   the two that follow.
+   */
+  uint32_t targets_max;
+  /*
+   Registered leaves, at most 1,000,000; default 64.
+   */
+  uint32_t leaves_max;
+  /*
+   Hubs above, at most 1,000,000; default 4.
+   */
+  uint32_t upstreams_max;
+  /*
+   1: no hub, records go to the hubs above and nowhere else.
+   */
+  uint32_t without_leaves;
+  /*
+   The node's name: nothing is queued for itself.
+   */
+  const char *name;
+} replcore_dispatch_config;
+
+/*
+ A queue that a record goes to.
+ */
+typedef struct replcore_destination {
+  /*
+   Its id.
+   */
+  uint64_t queue;
+  /*
+   Its name, with a zero byte behind it.
+   */
+  char name[REPLCORE_NAME_BYTES];
+} replcore_destination;
 
 /*
  How a queue stood when a life of its log ended.
@@ -1144,6 +1310,271 @@ typedef struct replcore_member_counters {
 } replcore_member_counters;
 
 /*
+ A place that a node dials, or waits for.
+ */
+typedef struct replcore_dial {
+  /*
+   UPSTREAM: the own queue that the hub reads; NULL for `hub`.
+   */
+  const char *queue;
+  /*
+   One of REPLCORE_DIAL_*.
+   */
+  uint32_t kind;
+  /*
+   UPSTREAM: 1 when the node does not dial, but waits for that hub to.
+   */
+  uint32_t waits;
+} replcore_dial;
+
+/*
+ What a node is told at its start. All zeros but `struct_size`, `name`, `instance` and `epoch` is a
+ sound configuration, of a hub: 0 and NULL mean the default.
+ */
+typedef struct replcore_node_config {
+  /*
+   sizeof(replcore_node_config).
+   */
+  uint32_t struct_size;
+  /*
+   The life of the node's log, as of a leaf. Not 0.
+   */
+  uint32_t epoch;
+  /*
+   Drawn once, when the node's log was made, and kept with it. Not 0.
+   */
+  uint64_t instance;
+  /*
+   For jitter; two nodes should not have the same.
+   */
+  uint64_t seed;
+  /*
+   The node's name.
+   */
+  const char *name;
+  /*
+   A queue of the hubs above to read beside the one of the node's name.
+   */
+  const char *extra_queue;
+  /*
+   Where the node can be reached, host:port; told to the hubs above.
+   */
+  const char *address;
+  /*
+   The places to dial, in the order of their numbers; at most 1024.
+   */
+  const struct replcore_dial *dials;
+  /*
+   How many places.
+   */
+  uint32_t dial_count;
+  /*
+   Links open at once, those that it dials included; they are numbered below. At most 65,536;
+   default 64. About 2 KiB of memory each.
+   */
+  uint32_t links_max;
+  /*
+   Leaves that may be registered, at most 1,000,000; default 64. About 450 bytes of memory each.
+   */
+  uint32_t leaves_max;
+  /*
+   1: no hub, no leaf may register.
+   */
+  uint32_t without_leaves;
+  /*
+   Longest frame to take, in bytes, 512 to 1,048,576; default 65,536.
+   */
+  uint32_t frame_bytes_max;
+  /*
+   Bytes of records that may be under way on one incoming stream; default 1,048,576.
+   */
+  uint32_t window_bytes;
+  /*
+   Something is sent at least this often, in milliseconds; default 10,000.
+   */
+  uint32_t keepalive_ms;
+  /*
+   On a line that loses frames: silence after which something is said again; default 1,000.
+   */
+  uint32_t retransmit_ms;
+  /*
+   Greeting and registration must be through by then, in milliseconds; default 5,000.
+   */
+  uint32_t handshake_ms;
+  /*
+   A stream for which there was no room is asked for again after this time, in milliseconds;
+   default 1,000.
+   */
+  uint32_t full_retry_ms;
+  /*
+   The longest lease to grant, in milliseconds; default 900,000.
+   */
+  uint32_t lease_ms_max;
+  /*
+   The shortest lease to grant, in milliseconds; default 1,000.
+   */
+  uint32_t lease_ms_min;
+  /*
+   Registrations a second to admit, renewals not counted; default any number.
+   */
+  uint32_t admit_per_second;
+  /*
+   Registrations that may come at once, when there is such a limit; default 64.
+   */
+  uint32_t admit_burst;
+  /*
+   Who is turned away is asked to come back within this time, in milliseconds; default 2,000.
+   */
+  uint32_t admit_spread_ms;
+  /*
+   The least wait before dialling again, in milliseconds; default 500.
+   */
+  uint32_t retry_ms_min;
+  /*
+   The greatest wait before dialling again, in milliseconds; default 30,000.
+   */
+  uint32_t retry_ms_max;
+  /*
+   0 holds the links to hubs open; otherwise it dials at this interval, in milliseconds.
+   */
+  uint32_t poll_interval_ms;
+  /*
+   The registration at the hubs above is renewed this often, in milliseconds; default 300,000.
+   */
+  uint32_t register_ms;
+  /*
+   The lease to ask the hubs above for, in milliseconds; default 900,000.
+   */
+  uint32_t register_lease_ms;
+} replcore_node_config;
+
+/*
+ A registered leaf. No pointers.
+ */
+typedef struct replcore_lease {
+  /*
+   Its id.
+   */
+  uint64_t node;
+  /*
+   Tells it from another leaf of its name.
+   */
+  uint64_t instance;
+  /*
+   When its lease ends or ended, in microseconds on this node's clock.
+   */
+  uint64_t until_us;
+  /*
+   The lease it asked for, in milliseconds.
+   */
+  uint32_t lease_ms;
+  /*
+   The link it is on, or REPLCORE_NO_LINK.
+   */
+  uint32_t link;
+  /*
+   1 while its lease runs; 0 when it has ended.
+   */
+  uint32_t is_held;
+  /*
+   Zero.
+   */
+  uint32_t reserved;
+  /*
+   Its name, with a zero byte behind it.
+   */
+  char name[REPLCORE_NAME_BYTES];
+  /*
+   Where it can be reached, with a zero byte behind it; empty when it did not say.
+   */
+  char address[REPLCORE_NAME_BYTES];
+  /*
+   A queue that it reads beside the one of its name; empty for none.
+   */
+  char queue[REPLCORE_NAME_BYTES];
+} replcore_lease;
+
+/*
+ Who is at the other end of a link.
+ */
+typedef struct replcore_link_peer {
+  /*
+   Its id.
+   */
+  uint64_t node;
+  /*
+   One of REPLCORE_ROLE_LEAF, REPLCORE_ROLE_CLIENT, REPLCORE_ROLE_HUB.
+   */
+  uint32_t role;
+  /*
+   Round trip of the last ping, in microseconds; 0 when not known.
+   */
+  uint32_t round_trip_us;
+  /*
+   Its name, with a zero byte behind it.
+   */
+  char name[REPLCORE_NAME_BYTES];
+} replcore_link_peer;
+
+/*
+ What is known of a place to dial.
+ */
+typedef struct replcore_dial_state {
+  /*
+   The link there, or REPLCORE_NO_LINK.
+   */
+  uint32_t link;
+  /*
+   1 when the hub there has granted a lease on that link.
+   */
+  uint32_t is_registered;
+} replcore_dial_state;
+
+/*
+ What a node has counted since its start.
+ */
+typedef struct replcore_node_counters {
+  /*
+   Of its links, those that have ended included.
+   */
+  struct replcore_link_stats link;
+  /*
+   Registrations granted.
+   */
+  uint64_t registered;
+  /*
+   Renewals granted.
+   */
+  uint64_t renewed;
+  /*
+   Leases that ended without renewal.
+   */
+  uint64_t expired;
+  /*
+   Links and registrations refused.
+   */
+  uint64_t refused;
+} replcore_node_counters;
+
+/*
+ What a client that wants to read asks for. No pointers.
+ */
+typedef struct replcore_subscribe {
+  /*
+   The name of the consumer, with a zero byte behind it.
+   */
+  char consumer[REPLCORE_NAME_BYTES];
+  /*
+   Only messages of this type, when the consumer is new; empty for all.
+   */
+  char message_type[REPLCORE_NAME_BYTES];
+  /*
+   1: a new consumer starts with what the node already holds.
+   */
+  uint32_t from_start;
+} replcore_subscribe;
+
+/*
  What replcore_poll found. No pointers: the same layout everywhere, 104 bytes. Which fields mean
  something is with each kind; the others are zero.
  */
@@ -1225,7 +1656,8 @@ typedef struct replcore_output {
    */
   uint32_t event;
   /*
-   A place to dial, by its number; of a member see replcore_member_dial_target.
+   A place to dial, by its number: of a node in the order of its configuration, of a member see
+   replcore_member_dial_target.
    */
   uint32_t dial;
   /*
@@ -1453,6 +1885,29 @@ typedef struct replcore_record {
   uint64_t stamp;
 } replcore_record;
 
+/*
+ What a consumer gets next.
+ */
+typedef struct replcore_next {
+  /*
+   One of REPLCORE_NEXT_*.
+   */
+  uint32_t kind;
+  /*
+   DELIVER: how many times it was delivered, this one included.
+   */
+  uint32_t deliveries;
+  /*
+   DELIVER, DEAD: which entry.
+   */
+  uint64_t position;
+  /*
+   NOTHING: when something is due again, in microseconds; REPLCORE_NEVER when nothing is
+   outstanding.
+   */
+  uint64_t wake_us;
+} replcore_next;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -1512,6 +1967,89 @@ replcore_status replcore_cobs_take(struct replcore_cobs_decoder *decoder,
                                    size_t cap,
                                    size_t *taken,
                                    size_t *frame_len);
+
+/*
+ Bytes that a dispatch of this configuration needs, wherever they begin; 0 for one that
+ replcore_dispatch_init refuses.
+
+ Asks of the caller:
+ `config` and the name in it are readable.
+ */
+size_t replcore_dispatch_memory(const struct replcore_dispatch_config *config);
+
+/*
+ Makes a dispatch in `memory`, without rules, leaves and hubs above; `*made` gets it.
+
+ Asks of the caller:
+ `memory` has `len` bytes that nothing else uses while the dispatch is used; `config` and the name in
+ it are readable; `made` is writable and not inside `memory`.
+ */
+replcore_status replcore_dispatch_init(void *memory,
+                                       size_t len,
+                                       const struct replcore_dispatch_config *config,
+                                       struct replcore_dispatch **made);
+
+/*
+ Adds a rule. It is for messages of `message_type`: exactly, with a trailing `*` by what they begin
+ with, and for all when it is NULL; and for those of the node `origin`, or of all when that is NULL.
+ They go to the `to_count` queues `to`, 1 to 32, among which `*` is every registered leaf. To replace
+ all rules, make a second dispatch and go over to it, or clear and add.
+
+ FULL, TEXT for a type of more than 63 bytes or with a `*` before its end, NAME, VALUE without queues.
+
+ Asks of the caller:
+ `made` is a dispatch, `to` has `to_count` texts; all texts end in a zero byte.
+ */
+replcore_status replcore_dispatch_add_rule(struct replcore_dispatch *made,
+                                           const char *message_type,
+                                           const char *origin,
+                                           const char *const *to,
+                                           uint32_t to_count);
+
+/*
+ Removes all rules; leaves and hubs above stay.
+
+ Asks of the caller:
+ `made` is a dispatch.
+ */
+replcore_status replcore_dispatch_clear_rules(struct replcore_dispatch *made);
+
+/*
+ The leaf of this name is registered (`is_there` 1), which it may be already, or forgotten (0). FULL,
+ END for one to be forgotten that is not there.
+
+ Asks of the caller:
+ `made` is a dispatch, `name` ends in a zero byte.
+ */
+replcore_status replcore_dispatch_set_leaf(struct replcore_dispatch *made,
+                                           const char *name,
+                                           uint32_t is_there);
+
+/*
+ There is a hub above that reads the own queue of this name. FULL.
+
+ Asks of the caller:
+ `made` is a dispatch, `queue` ends in a zero byte.
+ */
+replcore_status replcore_dispatch_add_upstream(struct replcore_dispatch *made, const char *queue);
+
+/*
+ Writes the queues that the record in `data` goes to, each once, to `out`; `*count` gets how many.
+ `from` is one of REPLCORE_FROM_*, `peer` the id of the node that sent it, 0 for HERE. After SHORT
+ `*count` says how many places `out` needs.
+
+ Asks of the caller:
+ `made` is a dispatch, `data` has `len` bytes, `out` has `cap` places, `count` is writable; they do
+ not overlap.
+ */
+replcore_status replcore_dispatch_record(struct replcore_dispatch *made,
+                                         uint32_t from,
+                                         uint64_t peer,
+                                         const uint8_t *data,
+                                         size_t len,
+                                         struct replcore_destination *out,
+                                         size_t cap,
+                                         size_t *count);
 
 /*
  Before the first input: gives back what an earlier life ordered to be stored under
@@ -1700,8 +2238,10 @@ replcore_status replcore_handle_answer_inbound(struct replcore_machine *machine,
                                                uint32_t offset);
 
 /*
- The answer to ASK_OUTBOUND: the epoch of the log, the first entry that is not acknowledged, and
- how many entries were ever in the queue.
+ The answer to ASK_OUTBOUND: the epoch of the log, the first entry that is not acknowledged, how
+ many entries were ever in the queue, and from which entry on (`sent`) nobody else can have one in
+ this life of the log: those before were acknowledged, read from the queue since the log was opened,
+ or answered as a place. A program that cannot tell gives `next` for it.
 
  Asks of the caller:
  `machine` is a machine.
@@ -1711,7 +2251,8 @@ replcore_status replcore_handle_answer_outbound(struct replcore_machine *machine
                                                 uint64_t token,
                                                 uint32_t epoch,
                                                 uint64_t released,
-                                                uint64_t next);
+                                                uint64_t next,
+                                                uint64_t sent);
 
 /*
  The answer to ASK_PLACE: the reader goes on at `position`.
@@ -1725,7 +2266,18 @@ replcore_status replcore_handle_answer_place(struct replcore_machine *machine,
                                              uint64_t position);
 
 /*
- The answer to ASK_SUBSCRIBE of a program without consumers.
+ The answer to ASK_SUBSCRIBE: the consumer exists now, and the client reads its queue.
+
+ Asks of the caller:
+ `machine` is a machine.
+ */
+replcore_status replcore_handle_answer_subscribed(struct replcore_machine *machine,
+                                                  uint64_t now_us,
+                                                  uint64_t token);
+
+/*
+ The answer to ASK_SUBSCRIBE of a program without consumers, or without room for one more; and to
+ ASK_OUTBOUND of one that has no room for the queue.
 
  Asks of the caller:
  `machine` is a machine.
@@ -2106,6 +2658,121 @@ replcore_status replcore_member_stats(struct replcore_machine *machine,
                                       struct replcore_member_counters *stats);
 
 /*
+ Bytes that a node of this configuration needs, wherever they begin; 0 for one that
+ replcore_node_init refuses.
+
+ Asks of the caller:
+ `config` and what it points to are readable.
+ */
+size_t replcore_node_memory(const struct replcore_node_config *config);
+
+/*
+ Makes a node in `memory`; `*machine` gets it. Then what an earlier life has stored is given back with
+ replcore_restore, and it takes its first input.
+
+ As a hub it keeps the table of leaves, each under its lease, and sends each what the queues of its
+ name hold. Which queues a record goes to is for the program to say: replcore_dispatch_record does
+ as the daemon. What is stored under REPLCORE_KEY_REGISTRATION may be lost: then the hub does not
+ know whom to expect after a restart.
+
+ Asks of the caller:
+ `memory` has `len` bytes that nothing else uses while the node is used; `config` and what it points
+ to are readable; `machine` is writable and not inside `memory`.
+ */
+replcore_status replcore_node_init(void *memory,
+                                   size_t len,
+                                   const struct replcore_node_config *config,
+                                   struct replcore_machine **machine);
+
+/*
+ Has the node close every link with a good-bye, dial no more and take no link.
+
+ Asks of the caller:
+ `machine` is a machine.
+ */
+replcore_status replcore_node_stop(struct replcore_machine *machine, uint64_t now_us);
+
+/*
+ Forgets the leaf `leaf`, an id, that is gone for good; its link is closed if it has one. END when no
+ such leaf is registered, BUSY when the last such command was not drained yet.
+
+ Asks of the caller:
+ `machine` is a machine.
+ */
+replcore_status replcore_node_forget(struct replcore_machine *machine,
+                                     uint64_t now_us,
+                                     uint64_t leaf);
+
+/*
+ How many leaves are in the table, those whose lease has ended included; 0 for what is not a node.
+
+ Asks of the caller:
+ `machine` is a machine.
+ */
+uint32_t replcore_node_leases(struct replcore_machine *machine);
+
+/*
+ What is known of the leaf of this id. END when it is not in the table.
+
+ Asks of the caller:
+ `machine` is a machine, `lease` is writable.
+ */
+replcore_status replcore_node_lease(struct replcore_machine *machine,
+                                    uint64_t leaf,
+                                    struct replcore_lease *lease);
+
+/*
+ The leaves in turn, in no order: `*place` is 0 at first, and gets where the next call goes on. END
+ behind the last. One that registers or is forgotten between two calls may be told twice or not.
+
+ Asks of the caller:
+ `machine` is a machine, `place` and `lease` are writable and do not overlap.
+ */
+replcore_status replcore_node_lease_next(struct replcore_machine *machine,
+                                         uint32_t *place,
+                                         struct replcore_lease *lease);
+
+/*
+ Who is at the other end of a link. END while that is not known, and for a link that is not open.
+
+ Asks of the caller:
+ `machine` is a machine, `peer` is writable.
+ */
+replcore_status replcore_node_peer(struct replcore_machine *machine,
+                                   uint32_t link,
+                                   struct replcore_link_peer *peer);
+
+/*
+ What is known of the place numbered `dial`. END when there are fewer.
+
+ Asks of the caller:
+ `machine` is a machine, `state` is writable.
+ */
+replcore_status replcore_node_dial(struct replcore_machine *machine,
+                                   uint32_t dial,
+                                   struct replcore_dial_state *state);
+
+/*
+ What the node has counted since its start. Passes over all links.
+
+ Asks of the caller:
+ `machine` is a machine, `stats` is writable.
+ */
+replcore_status replcore_node_stats(struct replcore_machine *machine,
+                                    struct replcore_node_counters *stats);
+
+/*
+ Reads what the buffer holds with an order ASK_SUBSCRIBE: its first `len` bytes. MALFORMED when that
+ is something else.
+
+ Asks of the caller:
+ `data` has `len` bytes, `subscribe` is writable and does not overlap them.
+ */
+replcore_status replcore_subscribe_read(const uint8_t *data,
+                                        size_t len,
+                                        struct replcore_subscribe *subscribe);
+
+/*
  The next thing to do; IDLE when there is none. The bytes that go with it are in `buf` until the
  next call. 512 bytes are always enough.
 
@@ -2194,6 +2861,82 @@ replcore_status replcore_record_stamp(uint8_t *data,
  What `status` means, as one line of text; never NULL.
  */
 const char *replcore_status_text(int32_t status);
+
+/*
+ Bytes that a window with room for `entries_max` outstanding entries needs, wherever they begin: 16
+ for each, and a few.
+ */
+size_t replcore_window_memory(uint32_t entries_max);
+
+/*
+ Makes a window in `memory`; `*made` gets it. It starts at `released`, the first entry that was not
+ settled in an earlier life. An entry that is not settled within `ack_wait_ms` milliseconds is
+ delivered again, `deliveries_max` times in all. VALUE when one of the three limits is 0.
+
+ Asks of the caller:
+ `memory` has `len` bytes that nothing else uses while the window is used; `made` is writable and
+ not inside `memory`.
+ */
+replcore_status replcore_window_init(void *memory,
+                                     size_t len,
+                                     uint32_t entries_max,
+                                     uint32_t ack_wait_ms,
+                                     uint32_t deliveries_max,
+                                     uint64_t released,
+                                     struct replcore_window **made);
+
+/*
+ What comes next, of a queue that has ever held `end` entries; it counts as delivered. Call it until
+ it answers NOTHING: when the queue has grown, something was settled, or `wake_us` is past.
+
+ Asks of the caller:
+ `made` is a window, `next` is writable.
+ */
+replcore_status replcore_window_take(struct replcore_window *made,
+                                     uint64_t now_us,
+                                     uint64_t end,
+                                     struct replcore_next *next);
+
+/*
+ The consumer is done with the entry at `position`, one way or the other. END, and nothing changes,
+ when it is not outstanding, because it was settled before.
+
+ Asks of the caller:
+ `made` is a window.
+ */
+replcore_status replcore_window_settle(struct replcore_window *made, uint64_t position);
+
+/*
+ The queue holds nothing before `first` any more: what was outstanding there counts as settled.
+
+ Asks of the caller:
+ `made` is a window.
+ */
+replcore_status replcore_window_gone(struct replcore_window *made, uint64_t first);
+
+/*
+ The consumer has gone away with what it had: all of that is due at once.
+
+ Asks of the caller:
+ `made` is a window.
+ */
+replcore_status replcore_window_give_back(struct replcore_window *made, uint64_t now_us);
+
+/*
+ Everything before is settled: the queue may be released up to here. 0 for what is not a window.
+
+ Asks of the caller:
+ `made` is a window.
+ */
+uint64_t replcore_window_released(struct replcore_window *made);
+
+/*
+ How many entries are delivered and not settled. 0 for what is not a window.
+
+ Asks of the caller:
+ `made` is a window.
+ */
+uint32_t replcore_window_outstanding(struct replcore_window *made);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -48,6 +48,27 @@ fn check_length(null: bool, len: usize) -> Result<(), replcore_status> {
     Ok(())
 }
 
+/// The values at `data`; none for a count of 0, whatever the pointer.
+///
+/// # Safety
+/// A `data` that is not null has `count` readable values, unchanged while the result is used.
+pub(crate) unsafe fn slice<'a, T>(
+    data: *const T,
+    count: u32,
+    count_max: u32,
+) -> Result<&'a [T], replcore_status> {
+    if count == 0 {
+        return Ok(&[]);
+    }
+    if count > count_max {
+        return Err(replcore_status::Length);
+    }
+    // SAFETY: as the caller promises; null and skew are told apart by the function.
+    unsafe { reference(data) }?;
+    // SAFETY: not null and aligned, a few values, readable by the caller's word.
+    Ok(unsafe { core::slice::from_raw_parts(data, count as usize) })
+}
+
 /// What `pointer` points to.
 ///
 /// # Safety

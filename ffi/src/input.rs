@@ -34,6 +34,7 @@ fn take(machine: Kind<'_>, now_us: u64, input: Input<'_>) -> usize {
     match machine {
         Kind::Leaf(leaf) => leaf.handle(now, input),
         Kind::Member(member) => member.handle(now, input),
+        Kind::Node(node) => node.handle(now, input),
     }
 }
 
@@ -86,6 +87,7 @@ pub unsafe extern "C" fn replcore_restore(
         let restored = match machine {
             Kind::Leaf(leaf) => leaf.restore(key, data),
             Kind::Member(member) => member.restore(key, data),
+            Kind::Node(node) => node.restore(key, data),
         };
         restored.map_err(|_| replcore_status::Restore)
     })())
@@ -374,8 +376,10 @@ pub unsafe extern "C" fn replcore_handle_answer_inbound(
     unsafe { give(machine, now_us, Ok(Input::Answer { token: Token(token), answer })) }
 }
 
-/// The answer to ASK_OUTBOUND: the epoch of the log, the first entry that is not acknowledged, and
-/// how many entries were ever in the queue.
+/// The answer to ASK_OUTBOUND: the epoch of the log, the first entry that is not acknowledged, how
+/// many entries were ever in the queue, and from which entry on (`sent`) nobody else can have one in
+/// this life of the log: those before were acknowledged, read from the queue since the log was opened,
+/// or answered as a place. A program that cannot tell gives `next` for it.
 ///
 /// # Safety
 /// `machine` is a machine.
@@ -387,12 +391,13 @@ pub unsafe extern "C" fn replcore_handle_answer_outbound(
     epoch: u32,
     released: u64,
     next: u64,
+    sent: u64,
 ) -> replcore_status {
     let answer = Answer::Outbound {
         epoch: Epoch(epoch),
         released: Position(released),
         next: Position(next),
-        sent: Position(next),
+        sent: Position(sent),
     };
     // SAFETY: as the caller promises.
     unsafe { give(machine, now_us, Ok(Input::Answer { token: Token(token), answer })) }
@@ -414,7 +419,23 @@ pub unsafe extern "C" fn replcore_handle_answer_place(
     unsafe { give(machine, now_us, Ok(Input::Answer { token: Token(token), answer })) }
 }
 
-/// The answer to ASK_SUBSCRIBE of a program without consumers.
+/// The answer to ASK_SUBSCRIBE: the consumer exists now, and the client reads its queue.
+///
+/// # Safety
+/// `machine` is a machine.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn replcore_handle_answer_subscribed(
+    machine: *mut replcore_machine,
+    now_us: u64,
+    token: u64,
+) -> replcore_status {
+    let input = Input::Answer { token: Token(token), answer: Answer::Subscribed };
+    // SAFETY: as the caller promises.
+    unsafe { give(machine, now_us, Ok(input)) }
+}
+
+/// The answer to ASK_SUBSCRIBE of a program without consumers, or without room for one more; and to
+/// ASK_OUTBOUND of one that has no room for the queue.
 ///
 /// # Safety
 /// `machine` is a machine.

@@ -115,6 +115,8 @@ pub struct replcore_leaf_config {
 pub const REPLCORE_ROLE_LEAF: u32 = 0;
 /// A program at a node: its records get their identity there, and it reads as a consumer.
 pub const REPLCORE_ROLE_CLIENT: u32 = 1;
+/// What another end of a link may be beside those two: a hub.
+pub const REPLCORE_ROLE_HUB: u32 = 2;
 
 /// What a link has counted. Noise is counted here and never becomes an error.
 #[repr(C)]
@@ -249,15 +251,9 @@ unsafe fn leaf_config(given: &replcore_leaf_config) -> Result<LeafConfig, replco
     let (own, extra) = unsafe { (text(given.name)?, text(given.extra_queue)?) };
     // SAFETY: see above.
     let address = unsafe { text(given.address) }?;
-    let or = |value: u32, default: u32| if value == 0 { default } else { value };
     let mut link = LinkSettings::new(name(own)?, given.instance, Epoch(given.epoch));
-    link.frame_bytes_max = or(given.frame_bytes_max, link.frame_bytes_max);
-    if !(FRAME_BYTES_MIN..=FRAME_BYTES_MAX).contains(&link.frame_bytes_max) {
-        return Err(replcore_status::Value);
-    }
-    link.window_bytes = or(given.window_bytes, link.window_bytes);
-    link.keepalive_ms = or(given.keepalive_ms, link.keepalive_ms);
-    link.retransmit_ms = or(given.retransmit_ms, link.retransmit_ms);
+    let bytes = (given.frame_bytes_max, given.window_bytes);
+    set_link(&mut link, bytes, (given.keepalive_ms, given.retransmit_ms))?;
     let mut config = LeafConfig::new(link, given.seed);
     if !extra.is_empty() {
         config.extra_queue = Some(name(extra)?);
@@ -287,6 +283,28 @@ unsafe fn leaf_config(given: &replcore_leaf_config) -> Result<LeafConfig, replco
     config.lease.register_ms = or(given.register_ms, config.lease.register_ms);
     config.lease.lease_ms = or(given.lease_ms, config.lease.lease_ms);
     Ok(config)
+}
+
+/// A number of a configuration, of which 0 means the default.
+pub(crate) const fn or(value: u32, default: u32) -> u32 {
+    if value == 0 { default } else { value }
+}
+
+/// What the links of a leaf and of a node are told alike: longest frame and window, then keep-alive and
+/// retransmission.
+pub(crate) fn set_link(
+    link: &mut LinkSettings,
+    (frame_bytes_max, window_bytes): (u32, u32),
+    (keepalive_ms, retransmit_ms): (u32, u32),
+) -> Result<(), replcore_status> {
+    link.frame_bytes_max = or(frame_bytes_max, link.frame_bytes_max);
+    if !(FRAME_BYTES_MIN..=FRAME_BYTES_MAX).contains(&link.frame_bytes_max) {
+        return Err(replcore_status::Value);
+    }
+    link.window_bytes = or(window_bytes, link.window_bytes);
+    link.keepalive_ms = or(keepalive_ms, link.keepalive_ms);
+    link.retransmit_ms = or(retransmit_ms, link.retransmit_ms);
+    Ok(())
 }
 
 /// # Safety

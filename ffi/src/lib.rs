@@ -6,30 +6,38 @@
 
 mod check;
 mod cobs;
+mod dispatch;
 mod input;
 mod leaf;
 mod log;
 mod machine;
 mod member;
 mod member_view;
+mod node;
+mod node_view;
 mod output;
 mod record;
 mod status;
+mod window;
 
 pub use cobs::*;
+pub use dispatch::*;
 pub use input::*;
 pub use leaf::*;
 pub use log::*;
 pub use machine::*;
 pub use member::*;
 pub use member_view::*;
+pub use node::*;
+pub use node_view::*;
 pub use output::*;
 pub use record::*;
 pub use status::*;
+pub use window::*;
 
 /// Compare with `replcore_abi()` at start: a difference means header and library do not belong
 /// together. Raised when a function, a structure or a meaning changes.
-pub const REPLCORE_ABI: u32 = 2;
+pub const REPLCORE_ABI: u32 = 3;
 
 /// The ABI number of the library; see REPLCORE_ABI.
 #[unsafe(no_mangle)]

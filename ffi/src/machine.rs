@@ -4,6 +4,7 @@ use core::ffi::c_void;
 
 use replcore_core::leaf::Leaf;
 use replcore_core::member::Member;
+use replcore_core::node::Node;
 
 use super::check::reference;
 use super::replcore_status;
@@ -52,6 +53,7 @@ pub struct replcore_machine {
 
 const LEAF: u64 = u64::from_le_bytes(*b"replleaf");
 const MEMBER: u64 = u64::from_le_bytes(*b"replmemb");
+const NODE: u64 = u64::from_le_bytes(*b"replnode");
 
 /// A machine behind the head that tells its kind.
 #[repr(C)]
@@ -64,6 +66,7 @@ pub(crate) struct Of<M> {
 pub(crate) enum Kind<'a> {
     Leaf(&'a mut Leaf),
     Member(&'a mut Member<'static>),
+    Node(&'a mut Node<'static>),
 }
 
 /// The machine behind a pointer of the program.
@@ -74,25 +77,55 @@ pub(crate) enum Kind<'a> {
 pub(crate) unsafe fn machine<'a>(
     machine: *mut replcore_machine,
 ) -> Result<Kind<'a>, replcore_status> {
+    // SAFETY: as the caller promises.
+    let magic = unsafe { magic_of(machine) }?;
+    // SAFETY: the head is one that only `place` writes, in front of a machine of that kind and at this
+    // very place.
+    unsafe {
+        match magic {
+            LEAF => Ok(Kind::Leaf(behind(machine))),
+            MEMBER => Ok(Kind::Member(behind(machine))),
+            NODE => Ok(Kind::Node(behind(machine))),
+            _ => Err(replcore_status::Kind),
+        }
+    }
+}
+
+/// What the head in front of a machine, or of a part with memory of its own, says it is.
+///
+/// # Safety
+/// As for [`machine`].
+unsafe fn magic_of(machine: *mut replcore_machine) -> Result<u64, replcore_status> {
     if !machine.is_null() && !machine.is_aligned() {
         return Err(replcore_status::Kind);
     }
     // SAFETY: as the caller promises; the head is all that is read before it is known to be one.
     let head = unsafe { reference(machine) }?;
-    if head.place != machine.addr() {
+    if head.place == machine.addr() { Ok(head.magic) } else { Err(replcore_status::Kind) }
+}
+
+/// # Safety
+/// There is an `M` with its head, and nobody else uses it.
+unsafe fn behind<'a, M>(machine: *mut replcore_machine) -> &'a mut M {
+    // SAFETY: as the caller promises.
+    unsafe { &mut (*machine.cast::<Of<M>>()).machine }
+}
+
+/// The part of this kind behind a pointer of the program.
+///
+/// # Safety
+/// As for [`machine`], and only `M` is placed with this `magic`.
+pub(crate) unsafe fn part<'a, M>(
+    pointer: *mut c_void,
+    magic: u64,
+) -> Result<&'a mut M, replcore_status> {
+    let pointer = pointer.cast();
+    // SAFETY: as the caller promises.
+    if unsafe { magic_of(pointer) }? != magic {
         return Err(replcore_status::Kind);
     }
-    match head.magic {
-        // SAFETY: the head is one that only `place` writes, in front of a machine of that kind and
-        // at this very place.
-        LEAF => Ok(Kind::Leaf(unsafe { &mut (*machine.cast::<Of<Leaf>>()).machine })),
-        MEMBER => {
-            // SAFETY: as above.
-            let member = unsafe { &mut (*machine.cast::<Of<Member<'static>>>()).machine };
-            Ok(Kind::Member(member))
-        }
-        _ => Err(replcore_status::Kind),
-    }
+    // SAFETY: only `place` writes this head, in front of an `M` and at this very place.
+    Ok(unsafe { behind(pointer) })
 }
 
 /// The leaf behind a pointer of the program.
@@ -103,10 +136,7 @@ pub(crate) unsafe fn leaf<'a>(
     pointer: *mut replcore_machine,
 ) -> Result<&'a mut Leaf, replcore_status> {
     // SAFETY: as the caller promises.
-    match unsafe { machine(pointer) }? {
-        Kind::Leaf(leaf) => Ok(leaf),
-        Kind::Member(_) => Err(replcore_status::Kind),
-    }
+    unsafe { part(pointer.cast(), LEAF) }
 }
 
 /// The member behind a pointer of the program.
@@ -117,10 +147,18 @@ pub(crate) unsafe fn member<'a>(
     pointer: *mut replcore_machine,
 ) -> Result<&'a mut Member<'static>, replcore_status> {
     // SAFETY: as the caller promises.
-    match unsafe { machine(pointer) }? {
-        Kind::Member(member) => Ok(member),
-        Kind::Leaf(_) => Err(replcore_status::Kind),
-    }
+    unsafe { part(pointer.cast(), MEMBER) }
+}
+
+/// The node behind a pointer of the program.
+///
+/// # Safety
+/// As for [`machine`].
+pub(crate) unsafe fn node<'a>(
+    pointer: *mut replcore_machine,
+) -> Result<&'a mut Node<'static>, replcore_status> {
+    // SAFETY: as the caller promises.
+    unsafe { part(pointer.cast(), NODE) }
 }
 
 /// The caller's memory, given out from its start. Holds nothing that has to be dropped.
@@ -138,8 +176,9 @@ impl Memory {
     }
 
     /// What a value takes of the memory at most, wherever it begins.
+    /// More than there is for a count that no memory holds.
     pub(crate) const fn bytes_of<T>(count: usize) -> usize {
-        count * size_of::<T>() + align_of::<T>() - 1
+        count.saturating_mul(size_of::<T>()).saturating_add(align_of::<T>() - 1)
     }
 
     /// Room for `count` values, aligned.
@@ -157,7 +196,7 @@ impl Memory {
     ///
     /// # Safety
     /// The memory is the caller's alone, for as long as the slice is used.
-    pub(crate) unsafe fn slice<T: Copy>(
+    pub(crate) unsafe fn slice<T: Clone>(
         &mut self,
         count: usize,
         value: T,
@@ -165,14 +204,15 @@ impl Memory {
         let place = self.take::<T>(count)?;
         for at in 0..count {
             // SAFETY: inside the memory, aligned, and there is nothing there to drop.
-            unsafe { place.add(at).write(value) };
+            unsafe { place.add(at).write(value.clone()) };
         }
         // SAFETY: written just now, ours alone by the caller's word, and given out once.
         Ok(unsafe { core::slice::from_raw_parts_mut(place, count) })
     }
 
-    fn place<M>(
-        &mut self,
+    /// The last thing in the memory: what the program gets a pointer to.
+    pub(crate) fn place<M>(
+        mut self,
         magic: u64,
         machine: M,
     ) -> Result<*mut replcore_machine, replcore_status> {
@@ -183,15 +223,22 @@ impl Memory {
         Ok(place.cast())
     }
 
-    pub(crate) fn leaf(mut self, leaf: Leaf) -> Result<*mut replcore_machine, replcore_status> {
+    pub(crate) fn leaf(self, leaf: Leaf) -> Result<*mut replcore_machine, replcore_status> {
         self.place(LEAF, leaf)
     }
 
     pub(crate) fn member(
-        mut self,
+        self,
         member: Member<'static>,
     ) -> Result<*mut replcore_machine, replcore_status> {
         self.place(MEMBER, member)
+    }
+
+    pub(crate) fn node(
+        self,
+        node: Node<'static>,
+    ) -> Result<*mut replcore_machine, replcore_status> {
+        self.place(NODE, node)
     }
 }
 

@@ -358,7 +358,7 @@ fn flatten(view: &PeerView<'_>, membership: Membership) -> replcore_peer {
 }
 
 /// A text of at most 63 bytes, with zeros behind it.
-fn characters(text: &str) -> [c_char; REPLCORE_NAME_BYTES] {
+pub(crate) fn characters(text: &str) -> [c_char; REPLCORE_NAME_BYTES] {
     let mut out = [0; REPLCORE_NAME_BYTES];
     for (place, byte) in out.iter_mut().zip(text.bytes().take(REPLCORE_NAME_BYTES - 1)) {
         *place = byte as c_char;

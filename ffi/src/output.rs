@@ -54,8 +54,9 @@ pub enum replcore_output_kind {
     /// on until the link is down tell its growth by replcore_handle_appended for `link` and
     /// `stream`.
     AskOutbound = 11,
-    /// May the client of `link` read `queue` as the consumer in the buffer? Answer
-    /// replcore_handle_answer_denied with `token`, unless the program has consumers.
+    /// May the client of `link` read `queue` as the consumer in the buffer, which
+    /// replcore_subscribe_read reads? Answer replcore_handle_answer_subscribed or
+    /// replcore_handle_answer_denied with `token`.
     AskSubscribe = 12,
     /// Open a link to the place numbered `dial`; then replcore_handle_link_up or
     /// replcore_handle_dial_failed.
@@ -125,7 +126,8 @@ pub struct replcore_output {
     pub reason: u32,
     /// What happened.
     pub event: u32,
-    /// A place to dial, by its number; of a member see replcore_member_dial_target.
+    /// A place to dial, by its number: of a node in the order of its configuration, of a member see
+    /// replcore_member_dial_target.
     pub dial: u32,
     /// What a persisted record is about, one of REPLCORE_KEY_*.
     pub key: u32,
@@ -153,6 +155,7 @@ pub unsafe extern "C" fn replcore_poll(
         *output = match machine {
             Kind::Leaf(leaf) => flatten(leaf.poll(buf), buf, super::leaf::event),
             Kind::Member(member) => flatten(member.poll(buf), buf, super::member::event),
+            Kind::Node(node) => flatten(node.poll(buf), buf, super::node::event),
         };
         Ok(())
     })())

@@ -7,7 +7,7 @@ use replcore_core::log::record::{self, Message, Record};
 use replcore_core::stream::{Epoch, Name, NodeId, RecordId, Seq};
 use replcore_core::time::{HybridClock, Stamp};
 
-use super::check::{bytes, bytes_mut, reference_mut, sized, text};
+use super::check::{bytes, bytes_mut, reference_mut, sized, slice, text};
 use super::replcore_status;
 use super::status::status;
 
@@ -247,7 +247,7 @@ unsafe fn queues<'l, 'm>(
     list: &'l mut [&'m str; LIST_MAX],
 ) -> Result<&'l [&'m str], replcore_status> {
     // SAFETY: as the caller promises.
-    let names = unsafe { slice(given.to, given.to_count) }?;
+    let names = unsafe { slice(given.to, given.to_count, LIST_MAX as u32) }?;
     for (place, &name) in list.iter_mut().zip(names) {
         // SAFETY: as the caller promises.
         *place = unsafe { text(name) }?;
@@ -264,27 +264,12 @@ unsafe fn headers<'l, 'm>(
     list: &'l mut [(&'m str, &'m [u8]); LIST_MAX],
 ) -> Result<&'l [(&'m str, &'m [u8])], replcore_status> {
     // SAFETY: as the caller promises.
-    let headers = unsafe { slice(given.headers, given.header_count) }?;
+    let headers = unsafe { slice(given.headers, given.header_count, LIST_MAX as u32) }?;
     for (place, header) in list.iter_mut().zip(headers) {
         // SAFETY: as the caller promises.
         *place = unsafe { (text(header.name)?, bytes(header.value, header.value_len)?) };
     }
     Ok(&list[..headers.len()])
-}
-
-/// # Safety
-/// `data` has `count` readable values, unchanged while the result is used.
-unsafe fn slice<'a, T>(data: *const T, count: u32) -> Result<&'a [T], replcore_status> {
-    if count == 0 {
-        return Ok(&[]);
-    }
-    if count as usize > LIST_MAX {
-        return Err(replcore_status::Length);
-    }
-    // SAFETY: as the caller promises; null and skew are told apart by the function.
-    unsafe { super::check::reference(data) }?;
-    // SAFETY: not null and aligned, a few values, readable by the caller's word.
-    Ok(unsafe { core::slice::from_raw_parts(data, count as usize) })
 }
 
 /// Where `field` stands in `data`, of which it is a part: offset and length.

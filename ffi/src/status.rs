@@ -4,6 +4,7 @@ use core::ffi::c_char;
 
 use replcore_core::log::record::{EntryError, MessageError};
 use replcore_core::member::MemberError;
+use replcore_core::queue::rules::RuleError;
 
 /// What a call answers: 0, or a negative number. After a negative one nothing has changed and no
 /// out-parameter was written, unless the function says otherwise.
@@ -98,6 +99,17 @@ impl From<EntryError> for replcore_status {
             EntryError::Length(_) => Self::Length,
             EntryError::Checksum => Self::Checksum,
             _ => Self::Malformed,
+        }
+    }
+}
+
+impl From<RuleError> for replcore_status {
+    fn from(error: RuleError) -> Self {
+        match error {
+            RuleError::TooMany(_) | RuleError::TooManyTargets(_) => Self::Full,
+            RuleError::Type => Self::Text,
+            RuleError::Origin | RuleError::Target(_) => Self::Name,
+            _ => Self::Value,
         }
     }
 }

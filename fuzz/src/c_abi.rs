@@ -9,7 +9,9 @@
 use std::ffi::{CString, c_char};
 use std::ptr::{null, null_mut};
 
-use replcore::wire::{self, CONTROL_FRAME_BYTES_MAX, Control, Hello, Lease, Open, Resume, Role};
+use replcore::wire::{
+    self, CONTROL_FRAME_BYTES_MAX, Control, Hello, Lease, Open, Register, Resume, Role, Subscribe,
+};
 
 use crate::ffi::*;
 
@@ -96,8 +98,12 @@ fn resized<T: Copy>(structure: &T, size: u32, fill: u8) -> Vec<u64> {
 
 /// What the program has.
 struct Program {
-    memory: [Vec<u8>; 2],
-    machines: [*mut replcore_machine; 2],
+    memory: [Vec<u8>; 3],
+    machines: [*mut replcore_machine; 3],
+    /// A dispatch and a window with their memory.
+    parts: [Vec<u8>; 2],
+    dispatch: *mut replcore_dispatch,
+    window: *mut replcore_window,
     /// Memory that is no machine.
     foreign: Vec<u64>,
     now: u64,
@@ -109,7 +115,22 @@ impl Program {
             0 => null_mut(),
             1 => self.foreign.as_ptr().cast_mut().cast(),
             2 => self.machines[0].wrapping_byte_add(1),
-            number => self.machines[usize::from(number % 2)],
+            3 => self.dispatch.cast(),
+            number => self.machines[usize::from(number % 3)],
+        }
+    }
+
+    fn dispatch(&self, choices: &mut Choices<'_>) -> *mut replcore_dispatch {
+        match choices.byte() {
+            0..8 => self.machine(choices).cast(),
+            _ => self.dispatch,
+        }
+    }
+
+    fn window(&self, choices: &mut Choices<'_>) -> *mut replcore_window {
+        match choices.byte() {
+            0..8 => self.machine(choices).cast(),
+            _ => self.window,
         }
     }
 }
@@ -118,8 +139,11 @@ impl Program {
 pub fn run(data: &[u8]) {
     let mut choices = Choices { rest: data };
     let mut program = Program {
-        memory: [Vec::new(), Vec::new()],
-        machines: [null_mut(); 2],
+        memory: [const { Vec::new() }; 3],
+        machines: [null_mut(); 3],
+        parts: [const { Vec::new() }; 2],
+        dispatch: null_mut(),
+        window: null_mut(),
         foreign: vec![choices.number(); 1024],
         now: 1,
     };
@@ -128,8 +152,12 @@ pub fn run(data: &[u8]) {
         // SAFETY: what each function asks of its caller beyond what it checks is kept: lengths are
         // those of the memory, texts end in a zero byte, nothing overlaps.
         let status = unsafe {
-            match choices.byte() % 10 {
-                8 | 9 => greet(&program, &mut choices),
+            match choices.byte() % 15 {
+                10 => init_node(&mut program, &mut choices),
+                11 => init_parts(&mut program, &mut choices),
+                12 => dispatch(&program, &mut choices),
+                13 => window(&program, &mut choices),
+                8 | 9 | 14 => greet(&program, &mut choices),
                 0 => init_leaf(&mut program, &mut choices),
                 1 => init_member(&mut program, &mut choices),
                 2 | 3 => input(&program, &mut choices),
@@ -213,6 +241,161 @@ unsafe fn init_member(program: &mut Program, choices: &mut Choices<'_>) -> replc
     }
 }
 
+unsafe fn init_node(program: &mut Program, choices: &mut Choices<'_>) -> replcore_status {
+    // SAFETY: zeros are a value of a structure of integers and pointers.
+    let mut config: replcore_node_config = unsafe { std::mem::zeroed() };
+    let texts = [choices.text(), choices.text(), choices.text(), choices.text()];
+    (config.name, config.address) = (texts[0].as_ptr(), texts[1].as_ptr());
+    config.extra_queue = texts[2].as_ptr();
+    if !choices.byte().is_multiple_of(4) {
+        (config.name, config.address) = (c"hub".as_ptr(), null());
+        config.extra_queue = null();
+    }
+    let dials = [replcore_dial {
+        queue: if choices.byte() < 16 { texts[3].as_ptr() } else { null() },
+        kind: choices.small() % 3,
+        waits: choices.rare() % 3,
+    }; 2];
+    (config.dials, config.dial_count) = (dials.as_ptr(), choices.small() % 3);
+    (config.instance, config.seed) = (u64::from(choices.rare() == 0), choices.number());
+    (config.epoch, config.without_leaves) = (u32::from(choices.rare() == 0), choices.rare() % 3);
+    // Small tables, that one run can fill.
+    (config.links_max, config.leaves_max) = (choices.small() % 5, choices.small() % 5);
+    (config.frame_bytes_max, config.window_bytes) = (choices.rare(), choices.rare());
+    (config.keepalive_ms, config.handshake_ms) = (choices.rare(), choices.rare());
+    (config.lease_ms_max, config.lease_ms_min) = (choices.rare(), choices.rare());
+    (config.admit_per_second, config.admit_burst) = (choices.rare(), choices.rare());
+    (config.retry_ms_max, config.poll_interval_ms) = (choices.rare(), choices.rare());
+    let size = match choices.byte() {
+        odd @ 0..16 => u32::from(odd) * 37,
+        _ => size_of::<replcore_node_config>() as u32,
+    };
+    let config = resized(&config, size, choices.byte() % 2);
+    // SAFETY: as in `run`.
+    let needed = unsafe { replcore_node_memory(config.as_ptr().cast()) };
+    let memory = place(needed, choices);
+    let skew = usize::from(choices.byte() % 16).min(memory.len());
+    program.memory[2] = memory;
+    program.machines[2] = null_mut();
+    let memory = &mut program.memory[2][skew..];
+    // SAFETY: as in `run`.
+    unsafe {
+        let memory = (memory.as_mut_ptr().cast(), memory.len());
+        replcore_node_init(memory.0, memory.1, config.as_ptr().cast(), &mut program.machines[2])
+    }
+}
+
+unsafe fn init_parts(program: &mut Program, choices: &mut Choices<'_>) -> replcore_status {
+    // SAFETY: as in `run`.
+    unsafe {
+        let (entries, wait, most) = (choices.small(), choices.small(), choices.small());
+        let needed = replcore_window_memory(entries).min(1 << 16);
+        program.parts[0] = place(needed, choices);
+        program.window = null_mut();
+        let (memory, len) = (program.parts[0].as_mut_ptr().cast(), program.parts[0].len());
+        let released = choices.number();
+        let made = &mut program.window;
+        let done = replcore_window_init(memory, len, entries, wait, most, released, made);
+        assert!(known(done), "{done:?}");
+
+        let name = choices.text();
+        let config = replcore_dispatch_config {
+            struct_size: size_of::<replcore_dispatch_config>() as u32,
+            rules_max: choices.small() % 4,
+            targets_max: choices.small() % 8,
+            leaves_max: choices.small() % 4,
+            upstreams_max: choices.small() % 4,
+            without_leaves: choices.rare(),
+            name: if choices.byte() < 16 { name.as_ptr() } else { c"hub".as_ptr() },
+        };
+        program.parts[1] = place(replcore_dispatch_memory(&config), choices);
+        program.dispatch = null_mut();
+        let (memory, len) = (program.parts[1].as_mut_ptr().cast(), program.parts[1].len());
+        replcore_dispatch_init(memory, len, &config, &mut program.dispatch)
+    }
+}
+
+unsafe fn dispatch(program: &Program, choices: &mut Choices<'_>) -> replcore_status {
+    let made = program.dispatch(choices);
+    let names = [c"a", c"b", c"hub", c"*", c"x"];
+    let mut name = || names[usize::from(choices.byte() % 5)].as_ptr();
+    let to = [name(), name(), name()];
+    let text = choices.text();
+    // SAFETY: as in `run`.
+    unsafe {
+        match choices.byte() % 8 {
+            0..3 => {
+                let count = choices.small() % 4;
+                let origin = if choices.byte() < 128 { null() } else { to[0] };
+                replcore_dispatch_add_rule(made, text.as_ptr(), origin, to.as_ptr(), count)
+            }
+            3 => replcore_dispatch_clear_rules(made),
+            4 => replcore_dispatch_set_leaf(made, to[0], choices.small() % 3),
+            5 => replcore_dispatch_add_upstream(made, to[0]),
+            _ => {
+                let (from, peer) = (choices.small() % 4, choices.number());
+                let record = wire_record(choices);
+                let cap = usize::from(choices.byte() % 4);
+                let mut out: Vec<replcore_destination> = Vec::with_capacity(cap);
+                let (data, len) = (record.as_ptr(), record.len());
+                let (out, mut count) = (out.as_mut_ptr(), 77);
+                let status =
+                    replcore_dispatch_record(made, from, peer, data, len, out, cap, &mut count);
+                match status {
+                    replcore_status::Ok => assert!(count <= cap),
+                    replcore_status::Short => assert!(count > cap),
+                    _ => assert_eq!(count, 77, "written after {status:?}"),
+                }
+                status
+            }
+        }
+    }
+}
+
+/// A record that is right mostly.
+fn wire_record(choices: &mut Choices<'_>) -> Vec<u8> {
+    if choices.byte() < 32 {
+        return choices.bytes();
+    }
+    let text = choices.text();
+    // SAFETY: zeros are a value of a structure of integers and pointers.
+    let mut message: replcore_message = unsafe { std::mem::zeroed() };
+    message.struct_size = size_of::<replcore_message>() as u32;
+    message.message_type = text.as_ptr();
+    let to = [c"a".as_ptr(), c"x".as_ptr()];
+    (message.to, message.to_count) = (to.as_ptr(), choices.small() % 3);
+    let (mut out, mut written) = (vec![0; 2048], 0);
+    let id = replcore_record_id { origin: 1, seq: 1, epoch: 1, message_class: 0 };
+    // SAFETY: as in `run`.
+    unsafe {
+        replcore_record_encode(&message, &id, 1, out.as_mut_ptr(), out.len(), &mut written);
+    }
+    out.truncate(written);
+    out
+}
+
+unsafe fn window(program: &Program, choices: &mut Choices<'_>) -> replcore_status {
+    let (made, now) = (program.window(choices), program.now);
+    // SAFETY: as in `run`.
+    unsafe {
+        let released = replcore_window_released(made);
+        let status = match choices.byte() % 6 {
+            0..3 => {
+                let mut next = replcore_next { kind: 77, ..Default::default() };
+                let status = replcore_window_take(made, now, choices.number(), &mut next);
+                assert!(status == replcore_status::Ok || next.kind == 77);
+                status
+            }
+            3 => replcore_window_settle(made, released.wrapping_add(choices.number())),
+            4 => replcore_window_gone(made, choices.number()),
+            _ => replcore_window_give_back(made, now),
+        };
+        assert!(replcore_window_released(made) >= released);
+        let _ = replcore_window_outstanding(made);
+        status
+    }
+}
+
 /// Memory for a machine: enough mostly.
 fn place(needed: usize, choices: &mut Choices<'_>) -> Vec<u8> {
     let bytes = match choices.byte() {
@@ -227,8 +410,10 @@ unsafe fn input(program: &Program, choices: &mut Choices<'_>) -> replcore_status
     let (link, stream) = (choices.rare(), choices.small() % 9);
     // SAFETY: as in `run`.
     unsafe {
-        match choices.byte() % 15 {
+        match choices.byte() % 17 {
             0 => replcore_handle_timeout(machine, now),
+            15 => replcore_handle_answer_subscribed(machine, now, choices.number()),
+            16 => replcore_handle_answer_denied(machine, now, choices.number()),
             1 | 2 => replcore_handle_link_up(
                 machine,
                 now,
@@ -266,7 +451,8 @@ unsafe fn input(program: &Program, choices: &mut Choices<'_>) -> replcore_status
             _ => {
                 let (token, epoch) = (choices.number(), choices.small());
                 let (released, next) = (choices.number(), choices.number());
-                replcore_handle_answer_outbound(machine, now, token, epoch, released, next)
+                let sent = choices.number();
+                replcore_handle_answer_outbound(machine, now, token, epoch, released, next, sent)
             }
         }
     }
@@ -275,23 +461,34 @@ unsafe fn input(program: &Program, choices: &mut Choices<'_>) -> replcore_status
 /// What gets a machine going: an open link with credit, and a frame of a peer that is right.
 unsafe fn greet(program: &Program, choices: &mut Choices<'_>) -> replcore_status {
     let (machine, now) = (program.machine(choices), program.now);
-    let role = [Role::Hub, Role::Member][usize::from(choices.byte() % 2)];
+    let role = [Role::Hub, Role::Member, Role::Leaf, Role::Client][usize::from(choices.byte() % 4)];
     let hello = Hello {
         magic: *b"RPLC",
         version_min: 1,
         version_max: 1,
         role,
         features: 0,
-        name: ["hub", "b"][usize::from(role == Role::Member)],
-        instance: 5,
+        name: if role == Role::Hub {
+            "hub"
+        } else {
+            ["b", "c", "d"][usize::from(choices.byte() % 3)]
+        },
+        instance: choices.number(),
         epoch: 7,
         frame_bytes_max: 65_536,
         keepalive_ms: 1_000,
         session: choices.byte().into(),
     };
     let stream = choices.byte() % 8;
-    let control = match choices.byte() % 6 {
+    let link = choices.rare();
+    let control = match choices.byte() % 8 {
         0..3 => Control::Hello(hello),
+        6 => Control::Register(Register {
+            lease_ms: choices.small(),
+            address: "h:1",
+            queues: [["", "x"][usize::from(choices.byte() % 2)]],
+        }),
+        7 => Control::Subscribe(Subscribe { consumer: "x", message_type: "", from_start: false }),
         3 => Control::Lease(Lease { lease_ms: 900_000 }),
         4 => Control::Open(Open {
             queue: "a",
@@ -313,9 +510,11 @@ unsafe fn greet(program: &Program, choices: &mut Choices<'_>) -> replcore_status
     let mut taken = 0;
     // SAFETY: as in `run`.
     unsafe {
-        replcore_handle_link_up(machine, now, 0, choices.small() % 2, 1, 0);
-        replcore_handle_writable(machine, now, 0, 1 << 20);
-        replcore_handle_recv(machine, now, 0, frame.as_ptr(), length, &mut taken)
+        if choices.byte() < 128 {
+            replcore_handle_link_up(machine, now, link, choices.small() % 2, 1, 0);
+            replcore_handle_writable(machine, now, link, 1 << 20);
+        }
+        replcore_handle_recv(machine, now, link, frame.as_ptr(), length, &mut taken)
     }
 }
 
@@ -340,7 +539,15 @@ unsafe fn command(program: &Program, choices: &mut Choices<'_>) -> replcore_stat
     let (pointer, len) = (data.as_ptr(), data.len());
     // SAFETY: as in `run`.
     unsafe {
-        match choices.byte() % 11 {
+        match choices.byte() % 13 {
+            11 => replcore_node_stop(machine, now),
+            12 => {
+                let mut id = choices.number();
+                if choices.byte() < 200 {
+                    replcore_name_id([c"b", c"c"][(id % 2) as usize].as_ptr(), &mut id);
+                }
+                replcore_node_forget(machine, now, id)
+            }
             0 => replcore_leaf_stop(machine, now),
             1 => replcore_leaf_reject(machine, now, choices.small(), choices.number()),
             2 => replcore_restore(machine, choices.small(), choices.number(), pointer, len),
@@ -380,10 +587,39 @@ unsafe fn look(program: &Program, choices: &mut Choices<'_>) -> replcore_status 
             replcore_member_peer(machine, choices.number(), &mut peer),
             replcore_member_peer_at(machine, choices.small(), &mut peer),
             replcore_member_stats(machine, &mut counters),
+            look_at_node(machine, choices),
         ];
         assert!(statuses.into_iter().all(known));
         let dial = choices.small();
         replcore_member_dial_target(machine, dial, text.as_mut_ptr(), text.len(), &mut node)
+    }
+}
+
+unsafe fn look_at_node(
+    machine: *mut replcore_machine,
+    choices: &mut Choices<'_>,
+) -> replcore_status {
+    // SAFETY: as in `run`; zeros are values of the structures.
+    unsafe {
+        let (mut lease, mut peer) = (std::mem::zeroed(), std::mem::zeroed());
+        let mut counters = replcore_node_counters::default();
+        let mut state = replcore_dial_state::default();
+        let (mut place, mut leaves) = (0, 0);
+        while replcore_node_lease_next(machine, &mut place, &mut lease) == replcore_status::Ok {
+            leaves += 1;
+            let found = replcore_node_lease(machine, lease.node, &mut lease);
+            assert_eq!(found, replcore_status::Ok);
+        }
+        assert_eq!(leaves, replcore_node_leases(machine));
+        place = choices.small();
+        let statuses = [
+            replcore_node_lease_next(machine, &mut place, &mut lease),
+            replcore_node_lease(machine, choices.number(), &mut lease),
+            replcore_node_peer(machine, choices.small(), &mut peer),
+            replcore_node_dial(machine, choices.small(), &mut state),
+        ];
+        assert!(statuses.into_iter().all(known));
+        replcore_node_stats(machine, &mut counters)
     }
 }
 
@@ -393,7 +629,11 @@ unsafe fn formats(choices: &mut Choices<'_>) -> replcore_status {
     let (pointer, len, mut written) = (data.as_ptr(), data.len(), 0);
     // SAFETY: as in `run`; zeros are values of the structures.
     unsafe {
-        match choices.byte() % 9 {
+        match choices.byte() % 10 {
+            9 => {
+                let mut subscribe = std::mem::zeroed();
+                replcore_subscribe_read(pointer, len, &mut subscribe)
+            }
             0 => {
                 let mut batch = replcore_batch::default();
                 replcore_batch_read(pointer, len, choices.number(), &mut batch)
@@ -477,7 +717,7 @@ unsafe fn encode(choices: &mut Choices<'_>, data: &[u8], out: &mut [u8]) -> repl
     }
 }
 
-/// Polls both machines, with buffers of any size, and answers nothing.
+/// Polls all machines, with buffers of any size, and answers nothing.
 fn drain(program: &Program, choices: &mut Choices<'_>) {
     for machine in program.machines {
         let mut buf = vec![0u8; usize::from(choices.byte()) * 3];

@@ -248,6 +248,14 @@ impl<'m> LeaseServer<'m> {
         self.slots.iter().filter(|slot| slot.registration.is_some())
     }
 
+    /// The leaf in the first used slot from `slot` on, and that slot's number: all leaves in turn, for
+    /// who cannot hold an iterator.
+    pub fn leaf_from(&self, slot: u32) -> Option<(u32, &LeaseSlot)> {
+        let from = self.slots.get(slot as usize..)?;
+        let skipped = from.iter().position(|slot| slot.registration.is_some())?;
+        Some((slot + skipped as u32, &from[skipped]))
+    }
+
     /// How many leaves are in the table.
     pub const fn len(&self) -> u32 {
         self.used

@@ -28,6 +28,12 @@ pub struct Destination {
 }
 
 impl Destination {
+    /// A place for one, in the memory of [`Rules`].
+    pub const FREE: Self = {
+        let Ok(name) = Name::new("-") else { panic!("a dash is a name") };
+        Self::new(name)
+    };
+
     /// The queue called `name`.
     pub const fn new(name: Name) -> Self {
         Self { id: name.queue_id(), name }
@@ -140,8 +146,9 @@ impl Pattern {
     }
 }
 
+/// One place in the memory of [`Rules`].
 #[derive(Clone, Copy, Debug)]
-struct Rule {
+pub struct Rule {
     pattern: Pattern,
     /// [`NodeId::NONE`] for all.
     origin: NodeId,
@@ -152,7 +159,8 @@ struct Rule {
 }
 
 impl Rule {
-    const NONE: Self = Self {
+    /// A place for a rule.
+    pub const FREE: Self = Self {
         pattern: Pattern::NONE,
         origin: NodeId::NONE,
         to_all_leaves: false,
@@ -161,50 +169,60 @@ impl Rule {
     };
 }
 
-/// The dispatch rules of a node: at most `RULES` with `TARGETS` named queues in all, of about 84
-/// and 72 bytes each.
+/// The dispatch rules of a node, in memory of the caller: arrays, boxes or slices of places for rules
+/// and for the queues that they name, at most 65,535 of each, of about 84 and 72 bytes.
 #[derive(Clone, Debug)]
-pub struct Rules<const RULES: usize, const TARGETS: usize> {
+pub struct Rules<R, T> {
     /// Rising by pattern.
-    rules: [Rule; RULES],
+    rules: R,
     rules_len: usize,
-    targets: [Destination; TARGETS],
+    targets: T,
     targets_len: usize,
     /// Bit n: some rule has a prefix of n bytes.
     prefix_lengths: u64,
 }
 
-impl<const RULES: usize, const TARGETS: usize> Default for Rules<RULES, TARGETS> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl<const RULES: usize, const TARGETS: usize> Rules<RULES, TARGETS> {
+impl<R, T> Rules<R, T>
+where
+    R: AsRef<[Rule]> + AsMut<[Rule]>,
+    T: AsRef<[Destination]> + AsMut<[Destination]>,
+{
     /// No rules: records go to upstreams and where they ask to go.
-    pub const fn new() -> Self {
-        assert!(RULES <= u16::MAX as usize && TARGETS <= u16::MAX as usize);
-        let Ok(name) = Name::new("-") else { panic!("a dash is a name") };
-        Self {
-            rules: [Rule::NONE; RULES],
-            rules_len: 0,
-            targets: [Destination { id: QueueId(0), name }; TARGETS],
-            targets_len: 0,
-            prefix_lengths: 0,
-        }
+    ///
+    /// # Panics
+    /// When there are more than 65,535 places for rules or for targets.
+    pub fn new(rules: R, targets: T) -> Self {
+        let places_max = usize::from(u16::MAX);
+        assert!(rules.as_ref().len() <= places_max && targets.as_ref().len() <= places_max);
+        Self { rules, rules_len: 0, targets, targets_len: 0, prefix_lengths: 0 }
     }
 
-    /// Replaces all rules. Linear in their number.
+    /// Replaces all rules. A rule is put in its place among the others, so it is quadratic in their
+    /// number, of small steps.
     ///
     /// # Errors
     /// The index of the first rule that is not sound, and why; nothing has changed.
     pub fn set(&mut self, rules: &[RuleText<'_>]) -> Result<(), (usize, RuleError)> {
         self.check(rules)?;
-        (self.rules_len, self.targets_len, self.prefix_lengths) = (0, 0, 0);
+        self.clear();
         for rule in rules {
-            self.add(rule);
+            self.insert(rule);
         }
-        self.rules[..self.rules_len].sort_unstable_by_key(|rule| rule.pattern);
+        Ok(())
+    }
+
+    /// Removes all rules.
+    pub fn clear(&mut self) {
+        (self.rules_len, self.targets_len, self.prefix_lengths) = (0, 0, 0);
+    }
+
+    /// Adds one rule to those there are.
+    ///
+    /// # Errors
+    /// Why it is not sound, or does not fit; nothing has changed.
+    pub fn add(&mut self, rule: &RuleText<'_>) -> Result<(), RuleError> {
+        self.check_next(rule, self.rules_len, self.targets_len)?;
+        self.insert(rule);
         Ok(())
     }
 
@@ -215,41 +233,53 @@ impl<const RULES: usize, const TARGETS: usize> Rules<RULES, TARGETS> {
     pub fn check(&self, rules: &[RuleText<'_>]) -> Result<(), (usize, RuleError)> {
         let mut targets = 0;
         for (index, rule) in rules.iter().enumerate() {
-            let wrong = |error| Err((index, error));
-            if index >= RULES {
-                return wrong(RuleError::TooMany(RULES));
-            }
-            Pattern::new(rule.message_type).map_err(|error| (index, error))?;
-            if !rule.origin.is_empty() && Name::new(rule.origin).is_err() {
-                return wrong(RuleError::Origin);
-            }
-            if rule.to.is_empty() {
-                return wrong(RuleError::NoTarget);
-            }
-            for (at, text) in rule.to.iter().enumerate() {
-                if *text != "*" {
-                    targets += 1;
-                    if Name::new(text).is_err() {
-                        return wrong(RuleError::Target(at));
-                    }
-                }
-            }
-            if targets > TARGETS {
-                return wrong(RuleError::TooManyTargets(TARGETS));
-            }
+            let named = self.check_next(rule, index, targets);
+            targets += named.map_err(|error| (index, error))?;
         }
         Ok(())
     }
 
+    /// Whether a rule is sound, and fits beside others; how many queues it names.
+    fn check_next(
+        &self,
+        rule: &RuleText<'_>,
+        rules: usize,
+        targets: usize,
+    ) -> Result<usize, RuleError> {
+        let (rules_max, targets_max) = (self.rules.as_ref().len(), self.targets.as_ref().len());
+        if rules >= rules_max {
+            return Err(RuleError::TooMany(rules_max));
+        }
+        Pattern::new(rule.message_type)?;
+        if !rule.origin.is_empty() && Name::new(rule.origin).is_err() {
+            return Err(RuleError::Origin);
+        }
+        if rule.to.is_empty() {
+            return Err(RuleError::NoTarget);
+        }
+        let mut named = 0;
+        for (at, text) in rule.to.iter().enumerate() {
+            if *text != "*" {
+                named += 1;
+                Name::new(text).map_err(|_| RuleError::Target(at))?;
+            }
+        }
+        if targets + named > targets_max {
+            return Err(RuleError::TooManyTargets(targets_max));
+        }
+        Ok(named)
+    }
+
     /// Adds a rule that was checked.
-    fn add(&mut self, text: &RuleText<'_>) {
+    fn insert(&mut self, text: &RuleText<'_>) {
         let Ok(pattern) = Pattern::new(text.message_type) else { return };
+        let (rules, targets) = (self.rules.as_mut(), self.targets.as_mut());
         let first = self.targets_len;
         for name in text.to.iter().filter_map(|text| Name::new(text).ok()) {
-            self.targets[self.targets_len] = Destination::new(name);
+            targets[self.targets_len] = Destination::new(name);
             self.targets_len += 1;
         }
-        let added = &mut self.targets[first..self.targets_len];
+        let added = &mut targets[first..self.targets_len];
         added.sort_unstable_by_key(|target| target.id);
         let mut kept = usize::from(!added.is_empty());
         for at in 1..added.len() {
@@ -262,7 +292,9 @@ impl<const RULES: usize, const TARGETS: usize> Rules<RULES, TARGETS> {
         if pattern.prefix {
             self.prefix_lengths |= 1 << pattern.len;
         }
-        self.rules[self.rules_len] = Rule {
+        let at = rules[..self.rules_len].partition_point(|rule| rule.pattern <= pattern);
+        rules.copy_within(at..self.rules_len, at + 1);
+        rules[at] = Rule {
             pattern,
             origin: Name::new(text.origin).map_or(NodeId::NONE, |name| name.node_id()),
             to_all_leaves: text.to.contains(&"*"),
@@ -327,7 +359,7 @@ impl<const RULES: usize, const TARGETS: usize> Rules<RULES, TARGETS> {
 
     fn targets_of(&self, rule: &Rule) -> &[Destination] {
         let first = usize::from(rule.first_target);
-        &self.targets[first..first + usize::from(rule.targets)]
+        &self.targets.as_ref()[first..first + usize::from(rule.targets)]
     }
 
     fn names(&self, rule: &Rule, queue: QueueId) -> bool {
@@ -350,7 +382,7 @@ impl<const RULES: usize, const TARGETS: usize> Rules<RULES, TARGETS> {
     }
 
     fn with_pattern(&self, pattern: Pattern) -> impl Iterator<Item = &Rule> {
-        let rules = &self.rules[..self.rules_len];
+        let rules = &self.rules.as_ref()[..self.rules_len];
         let first = rules.partition_point(|rule| rule.pattern < pattern);
         rules[first..].iter().take_while(move |rule| rule.pattern == pattern)
     }
@@ -373,7 +405,11 @@ mod tests {
     use std::string::{String, ToString};
     use std::vec::Vec;
 
-    type Table = Rules<16, 64>;
+    type Table = Rules<[Rule; 16], [Destination; 64]>;
+
+    fn table() -> Table {
+        Rules::new([Rule::FREE; 16], [Destination::FREE; 64])
+    }
 
     fn name(text: &str) -> Name {
         Name::new(text).unwrap()
@@ -424,7 +460,7 @@ mod tests {
 
     #[test]
     fn hs_17_a_message_posted_at_the_hub_goes_to_every_target_and_up() {
-        let mut rules = Table::new();
+        let mut rules = table();
         rules.set(&[rule("", &["*"])]).unwrap();
         let to = decide(&rules, &Message::default(), "hub", Source::Local, true);
         assert_eq!(to, ["a", "b", "c", "up", "up2"]);
@@ -432,7 +468,7 @@ mod tests {
 
     #[test]
     fn hs_18_nothing_goes_back_to_the_leaf_it_came_from_nor_to_its_origin() {
-        let mut rules = Table::new();
+        let mut rules = table();
         rules.set(&[rule("", &["*", "a", "b", "x"])]).unwrap();
         let to = decide(&rules, &Message::default(), "a", leaf("b"), true);
         assert_eq!(to, ["c", "up", "up2", "x"]);
@@ -442,7 +478,7 @@ mod tests {
 
     #[test]
     fn hs_19_what_came_from_an_upstream_goes_to_no_upstream() {
-        let mut rules = Table::new();
+        let mut rules = table();
         rules.set(&[rule("", &["*", "up2"])]).unwrap();
         let message = Message { to: &["up2"], ..Message::default() };
         assert_eq!(decide(&rules, &message, "other", upstream("up"), true), ["a", "b", "c"]);
@@ -451,7 +487,7 @@ mod tests {
 
     #[test]
     fn a_leaf_sends_up_and_dispatches_nothing() {
-        let mut rules = Table::new();
+        let mut rules = table();
         rules.set(&[rule("", &["*"])]).unwrap();
         let message = Message { to: &["a"], ..Message::default() };
         assert_eq!(decide(&rules, &message, "hub", Source::Local, false), ["up", "up2"]);
@@ -459,7 +495,7 @@ mod tests {
 
     #[test]
     fn hs_20_types_match_exactly_by_prefix_and_by_origin() {
-        let mut rules = Table::new();
+        let mut rules = table();
         let from_a = RuleText { message_type: "x", origin: "a", to: &["from-a"] };
         rules
             .set(&[rule("sale", &["s"]), rule("sale.*", &["p"]), rule("*", &["all"]), from_a])
@@ -480,7 +516,7 @@ mod tests {
 
     #[test]
     fn hs_20_a_bad_rule_is_named_and_changes_nothing() {
-        let mut rules = Table::new();
+        let mut rules = table();
         rules.set(&[rule("kept", &["k"])]).unwrap();
         let good = rule("a", &["b"]);
         let long = "t".repeat(64);
@@ -523,7 +559,7 @@ mod tests {
                 .iter()
                 .map(|(message_type, origin, to)| RuleText { message_type, origin, to })
                 .collect();
-            let mut rules = Table::new();
+            let mut rules = table();
             rules.set(&sources).unwrap();
             let message = Message { message_type, to: &asked, ..Message::default() };
             let to = decide(&rules, &message, origin, source, true);

@@ -156,6 +156,13 @@ pub struct Subscribe<'a> {
     pub from_start: bool,
 }
 
+impl<'a> Subscribe<'a> {
+    /// What a driver finds in the buffer with [`crate::contract::Query::Subscribe`].
+    pub fn decode(bytes: &'a [u8]) -> Option<Self> {
+        postcard::from_bytes(bytes).ok()
+    }
+}
+
 /// Announces an outgoing stream; the receiver answers [`Resume`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]

@@ -157,7 +157,7 @@ impl<M: Machine, S: Store> Engine<M, S> {
     }
 
     fn subscribe(&mut self, len: usize) -> Option<QueueId> {
-        let wanted: Subscribe<'_> = postcard::from_bytes(&self.buf[..len]).ok()?;
+        let wanted = Subscribe::decode(&self.buf[..len])?;
         let consumer = Consumer {
             name: wanted.consumer.to_owned(),
             message_type: wanted.message_type.to_owned(),

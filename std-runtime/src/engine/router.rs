@@ -1,7 +1,7 @@
 //! Which queues a record goes to: the rules of the core over the lists of a running node.
 
 use replcore::log::record::Record;
-use replcore::queue::rules::{Destination, Place, RuleError, RuleText, Rules, Source};
+use replcore::queue::rules::{Destination, Place, Rule, RuleError, RuleText, Rules, Source};
 use replcore::stream::{Name, NodeId, QueueId};
 
 use crate::api::DispatchRule;
@@ -16,6 +16,13 @@ pub const TARGETS_MAX: usize = 1024;
 /// Longer decisions are made anew each time.
 const REMEMBERED_TARGETS_MAX: usize = 64;
 
+type Table = Rules<Box<[Rule]>, Box<[Destination]>>;
+
+fn table() -> Table {
+    let rules = vec![Rule::FREE; RULES_MAX].into_boxed_slice();
+    Rules::new(rules, vec![Destination::FREE; TARGETS_MAX].into_boxed_slice())
+}
+
 /// The dispatch rules in force, the registered leaves and the upstreams.
 #[derive(Debug)]
 pub struct Router {
@@ -24,7 +31,7 @@ pub struct Router {
     /// Rising by id.
     leaves: Vec<Destination>,
     upstreams: Vec<Destination>,
-    rules: Box<Rules<RULES_MAX, TARGETS_MAX>>,
+    rules: Table,
     texts: Vec<DispatchRule>,
     own_rule: Option<OwnRule>,
     dispatched: u64,
@@ -48,7 +55,7 @@ impl Router {
             hub,
             leaves: Vec::new(),
             upstreams: upstreams.iter().copied().map(Destination::new).collect(),
-            rules: Box::default(),
+            rules: table(),
             texts: Vec::new(),
             own_rule: None,
             dispatched: 0,
@@ -171,8 +178,7 @@ impl Route for Router {
 /// # Errors
 /// The index of the first rule that is not sound, and why.
 pub fn check_rules(rules: &[DispatchRule]) -> Result<(), (usize, RuleError)> {
-    let table = Box::<Rules<RULES_MAX, TARGETS_MAX>>::default();
-    with_texts(rules, |texts| table.check(texts))
+    with_texts(rules, |texts| table().check(texts))
 }
 
 fn with_texts<R>(rules: &[DispatchRule], then: impl FnOnce(&[RuleText<'_>]) -> R) -> R {

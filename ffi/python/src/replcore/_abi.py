@@ -7,9 +7,13 @@ import ctypes
 import enum
 from typing import Any
 
-ABI = 2
+ABI = 3
+FROM_HERE = 0
+FROM_LEAF = 1
+FROM_UPSTREAM = 2
 ROLE_LEAF = 0
 ROLE_CLIENT = 1
+ROLE_HUB = 2
 BATCH_HEADER_BYTES = 32
 RECORDS_HEAD_BYTES = 40
 POLL_BYTES_MAX = 512
@@ -37,6 +41,12 @@ MEMBERSHIP_LEARNER = 1
 MEMBERSHIP_NONE = 2
 NAME_BYTES = 64
 METADATA_BYTES = 256
+DIAL_UPSTREAM = 0
+DIAL_LEAF = 1
+NO_LINK = 2**32 - 1
+NEXT_NOTHING = 0
+NEXT_DELIVER = 1
+NEXT_DEAD = 2
 
 
 class Status(enum.IntEnum):
@@ -122,7 +132,7 @@ class OutputKind(enum.IntEnum):
     ASK_INBOUND = 10
     # What does the own queue `queue` and class `message_class`, whose name is the first `len` bytes of the buffer, hold? Answer replcore_handle_answer_outbound with `token`; from then on until the link is down tell its growth by replcore_handle_appended for `link` and `stream`.
     ASK_OUTBOUND = 11
-    # May the client of `link` read `queue` as the consumer in the buffer? Answer replcore_handle_answer_denied with `token`, unless the program has consumers.
+    # May the client of `link` read `queue` as the consumer in the buffer, which replcore_subscribe_read reads? Answer replcore_handle_answer_subscribed or replcore_handle_answer_denied with `token`.
     ASK_SUBSCRIBE = 12
     # Open a link to the place numbered `dial`; then replcore_handle_link_up or replcore_handle_dial_failed.
     DIAL = 13
@@ -205,6 +215,25 @@ class MemberEvent(enum.IntEnum):
     OTHER = 10
 
 
+class NodeEvent(enum.IntEnum):
+    # The leaf `node` is registered, and on `link`.
+    LEAF_UP = 1
+    # The link of the registered leaf `node` has ended. Its lease runs on.
+    LEAF_DOWN = 2
+    # The leaf `node` has not renewed: it is not served until it registers again. Keep its queue.
+    LEASE_EXPIRED = 3
+    # A link or a registration of `node`, 0 when that is not known, was refused for `reason`, one of REPLCORE_REFUSE_*.
+    PEER_REFUSED = 4
+    # The hub at the place `dial` has granted a lease of `next` milliseconds, for the first time on this link.
+    REGISTERED = 5
+    # The hub at the place `dial` refuses this node, for `reason`. It tries again later.
+    UPSTREAM_REFUSED = 6
+    # The link to the place `dial` has ended.
+    DIAL_DOWN = 7
+    # Something that this header does not know; may be passed over.
+    OTHER = 8
+
+
 class PeerState(enum.IntEnum):
     # Not heard of, or given up.
     DOWN = 0
@@ -217,6 +246,25 @@ class PeerState(enum.IntEnum):
 class replcore_cobs_decoder(ctypes.Structure):
     _fields_ = [
         ("state", ctypes.c_uint64 * 8),
+    ]
+
+
+class replcore_dispatch_config(ctypes.Structure):
+    _fields_ = [
+        ("struct_size", ctypes.c_uint32),
+        ("rules_max", ctypes.c_uint32),
+        ("targets_max", ctypes.c_uint32),
+        ("leaves_max", ctypes.c_uint32),
+        ("upstreams_max", ctypes.c_uint32),
+        ("without_leaves", ctypes.c_uint32),
+        ("name", ctypes.c_char_p),
+    ]
+
+
+class replcore_destination(ctypes.Structure):
+    _fields_ = [
+        ("queue", ctypes.c_uint64),
+        ("name", ctypes.c_char * NAME_BYTES),
     ]
 
 
@@ -369,6 +417,96 @@ class replcore_member_counters(ctypes.Structure):
     ]
 
 
+class replcore_dial(ctypes.Structure):
+    _fields_ = [
+        ("queue", ctypes.c_char_p),
+        ("kind", ctypes.c_uint32),
+        ("waits", ctypes.c_uint32),
+    ]
+
+
+class replcore_node_config(ctypes.Structure):
+    _fields_ = [
+        ("struct_size", ctypes.c_uint32),
+        ("epoch", ctypes.c_uint32),
+        ("instance", ctypes.c_uint64),
+        ("seed", ctypes.c_uint64),
+        ("name", ctypes.c_char_p),
+        ("extra_queue", ctypes.c_char_p),
+        ("address", ctypes.c_char_p),
+        ("dials", ctypes.c_void_p),
+        ("dial_count", ctypes.c_uint32),
+        ("links_max", ctypes.c_uint32),
+        ("leaves_max", ctypes.c_uint32),
+        ("without_leaves", ctypes.c_uint32),
+        ("frame_bytes_max", ctypes.c_uint32),
+        ("window_bytes", ctypes.c_uint32),
+        ("keepalive_ms", ctypes.c_uint32),
+        ("retransmit_ms", ctypes.c_uint32),
+        ("handshake_ms", ctypes.c_uint32),
+        ("full_retry_ms", ctypes.c_uint32),
+        ("lease_ms_max", ctypes.c_uint32),
+        ("lease_ms_min", ctypes.c_uint32),
+        ("admit_per_second", ctypes.c_uint32),
+        ("admit_burst", ctypes.c_uint32),
+        ("admit_spread_ms", ctypes.c_uint32),
+        ("retry_ms_min", ctypes.c_uint32),
+        ("retry_ms_max", ctypes.c_uint32),
+        ("poll_interval_ms", ctypes.c_uint32),
+        ("register_ms", ctypes.c_uint32),
+        ("register_lease_ms", ctypes.c_uint32),
+    ]
+
+
+class replcore_lease(ctypes.Structure):
+    _fields_ = [
+        ("node", ctypes.c_uint64),
+        ("instance", ctypes.c_uint64),
+        ("until_us", ctypes.c_uint64),
+        ("lease_ms", ctypes.c_uint32),
+        ("link", ctypes.c_uint32),
+        ("is_held", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
+        ("name", ctypes.c_char * NAME_BYTES),
+        ("address", ctypes.c_char * NAME_BYTES),
+        ("queue", ctypes.c_char * NAME_BYTES),
+    ]
+
+
+class replcore_link_peer(ctypes.Structure):
+    _fields_ = [
+        ("node", ctypes.c_uint64),
+        ("role", ctypes.c_uint32),
+        ("round_trip_us", ctypes.c_uint32),
+        ("name", ctypes.c_char * NAME_BYTES),
+    ]
+
+
+class replcore_dial_state(ctypes.Structure):
+    _fields_ = [
+        ("link", ctypes.c_uint32),
+        ("is_registered", ctypes.c_uint32),
+    ]
+
+
+class replcore_node_counters(ctypes.Structure):
+    _fields_ = [
+        ("link", replcore_link_stats),
+        ("registered", ctypes.c_uint64),
+        ("renewed", ctypes.c_uint64),
+        ("expired", ctypes.c_uint64),
+        ("refused", ctypes.c_uint64),
+    ]
+
+
+class replcore_subscribe(ctypes.Structure):
+    _fields_ = [
+        ("consumer", ctypes.c_char * NAME_BYTES),
+        ("message_type", ctypes.c_char * NAME_BYTES),
+        ("from_start", ctypes.c_uint32),
+    ]
+
+
 class replcore_output(ctypes.Structure):
     _fields_ = [
         ("kind", ctypes.c_uint32),
@@ -466,6 +604,15 @@ class replcore_record(ctypes.Structure):
     ]
 
 
+class replcore_next(ctypes.Structure):
+    _fields_ = [
+        ("kind", ctypes.c_uint32),
+        ("deliveries", ctypes.c_uint32),
+        ("position", ctypes.c_uint64),
+        ("wake_us", ctypes.c_uint64),
+    ]
+
+
 # Name, result and parameters of every function.
 FUNCTIONS: list[tuple[str, Any, list[Any]]] = [
     ("replcore_abi", ctypes.c_uint32, []),
@@ -474,6 +621,13 @@ FUNCTIONS: list[tuple[str, Any, list[Any]]] = [
     ("replcore_cobs_encode", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]),
     ("replcore_cobs_bad", ctypes.c_uint64, [ctypes.c_void_p]),
     ("replcore_cobs_take", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p]),
+    ("replcore_dispatch_memory", ctypes.c_size_t, [ctypes.c_void_p]),
+    ("replcore_dispatch_init", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p]),
+    ("replcore_dispatch_add_rule", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32]),
+    ("replcore_dispatch_clear_rules", ctypes.c_int32, [ctypes.c_void_p]),
+    ("replcore_dispatch_set_leaf", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32]),
+    ("replcore_dispatch_add_upstream", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p]),
+    ("replcore_dispatch_record", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]),
     ("replcore_restore", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_void_p, ctypes.c_size_t]),
     ("replcore_handle_timeout", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64]),
     ("replcore_handle_link_up", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint64]),
@@ -489,8 +643,9 @@ FUNCTIONS: list[tuple[str, Any, list[Any]]] = [
     ("replcore_handle_refused", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint32]),
     ("replcore_handle_appended", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint64]),
     ("replcore_handle_answer_inbound", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_uint32]),
-    ("replcore_handle_answer_outbound", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_uint64]),
+    ("replcore_handle_answer_outbound", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64]),
     ("replcore_handle_answer_place", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64]),
+    ("replcore_handle_answer_subscribed", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64]),
     ("replcore_handle_answer_denied", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64]),
     ("replcore_epoch_first", ctypes.c_uint32, [ctypes.c_uint64]),
     ("replcore_epoch_next", ctypes.c_uint32, [ctypes.c_uint32, ctypes.c_uint64]),
@@ -528,6 +683,17 @@ FUNCTIONS: list[tuple[str, Any, list[Any]]] = [
     ("replcore_member_peer_at", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p]),
     ("replcore_member_dial_target", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]),
     ("replcore_member_stats", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p]),
+    ("replcore_node_memory", ctypes.c_size_t, [ctypes.c_void_p]),
+    ("replcore_node_init", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p]),
+    ("replcore_node_stop", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64]),
+    ("replcore_node_forget", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64]),
+    ("replcore_node_leases", ctypes.c_uint32, [ctypes.c_void_p]),
+    ("replcore_node_lease", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_void_p]),
+    ("replcore_node_lease_next", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]),
+    ("replcore_node_peer", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p]),
+    ("replcore_node_dial", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p]),
+    ("replcore_node_stats", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p]),
+    ("replcore_subscribe_read", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]),
     ("replcore_poll", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]),
     ("replcore_name_id", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p]),
     ("replcore_stamp_next", ctypes.c_uint64, [ctypes.c_uint64, ctypes.c_uint64]),
@@ -537,4 +703,12 @@ FUNCTIONS: list[tuple[str, Any, list[Any]]] = [
     ("replcore_record_check", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]),
     ("replcore_record_stamp", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]),
     ("replcore_status_text", ctypes.c_char_p, [ctypes.c_int32]),
+    ("replcore_window_memory", ctypes.c_size_t, [ctypes.c_uint32]),
+    ("replcore_window_init", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_void_p]),
+    ("replcore_window_take", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_void_p]),
+    ("replcore_window_settle", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64]),
+    ("replcore_window_gone", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64]),
+    ("replcore_window_give_back", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint64]),
+    ("replcore_window_released", ctypes.c_uint64, [ctypes.c_void_p]),
+    ("replcore_window_outstanding", ctypes.c_uint32, [ctypes.c_void_p]),
 ]

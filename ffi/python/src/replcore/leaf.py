@@ -832,7 +832,7 @@ class _Link(asyncio.Protocol):
         self._watched[message_class] = output.stream
         self._machine.handle_answer_outbound(
             self._leaf._now(), output.token, log.state.epoch, log.state.released[message_class],
-            log.outgoing[message_class].next,
+            log.outgoing[message_class].next, log.outgoing[message_class].next,
         )
 
     def _ask_subscribe(self, output: Any) -> None:

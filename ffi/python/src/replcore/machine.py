@@ -215,11 +215,13 @@ class Machine:
         check("handle_answer_inbound", status)
 
     def handle_answer_outbound(
-        self, now_us: int, token: int, epoch: int, released: int, next_position: int
+        self, now_us: int, token: int, epoch: int, released: int, next_position: int, sent: int
     ) -> None:
-        """Answers an ASK_OUTBOUND."""
+        """Answers an ASK_OUTBOUND. From `sent` on nobody else can have an entry; `next_position` for
+        a program that cannot tell.
+        """
         status = library.replcore_handle_answer_outbound(
-            self._self, now_us, token, epoch, released, next_position
+            self._self, now_us, token, epoch, released, next_position, sent
         )
         check("handle_answer_outbound", status)
 
