@@ -10,7 +10,7 @@ import time
 import unittest
 
 import replcore
-from support import HERE, PATIENCE, Case, eventually, free_port
+from support import HERE, PATIENCE, PROGRAM, Case, eventually, free_port
 
 NAMES = ["server_a", "server_b", "server_c"]
 
@@ -194,6 +194,47 @@ class ClusterTest(Case):
             replcore.Cluster(**sound)
         with self.assertRaisesRegex(OSError, "cannot listen at localhost"):
             self.make({"identifier": "d", "listen_port": cluster.port})
+
+    def test_a_configuration_with_tls_is_refused_since_there_is_none(self):
+        with self.assertRaisesRegex(replcore.ReplcoreError, "tls_cert: there is no TLS in Python"):
+            replcore.Cluster("a", data_folder=self.folder / "a", tls_cert="a.pem")
+
+    def test_python_and_the_daemon_go_on_with_the_folder_of_each_other(self):
+        folder, address = self.folder / "a", f"127.0.0.1:{free_port()}"
+
+        def term_of_daemon(name="a"):
+            command = [PROGRAM, "cluster", "--name", name, "--listen", address, "--data", str(folder), "--log", "error"]
+            daemon = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+            self.addCleanup(daemon.stderr.close)
+            self.addCleanup(daemon.wait)
+            self.addCleanup(daemon.kill)
+            said = []
+
+            def leads():
+                ask = [PROGRAM, "leader", address, "--json"]
+                asked = subprocess.run(ask, capture_output=True, text=True, timeout=PATIENCE)
+                said.append(asked.stdout)
+                return asked.returncode == 0 or daemon.poll() is not None
+
+            eventually("the daemon leads", leads)
+            if daemon.poll() is not None:
+                return daemon.stderr.read()
+            daemon.terminate()
+            self.assertEqual(daemon.wait(PATIENCE), 0)
+            return json.loads(said[-1])["term"]
+
+        def term_of_python():
+            with replcore.Cluster("a", data_folder=folder) as cluster:
+                eventually("Python leads", cluster.is_leader)
+                return cluster.term()
+
+        # Each leads in a later term than the other did: the vote was read.
+        terms = [term_of_daemon(), term_of_python(), term_of_daemon(), term_of_python()]
+        self.assertEqual(terms, sorted(set(terms)))
+        # Of another member it is refused, by both.
+        self.assertIn("give", term_of_daemon("b"))
+        with self.assertRaisesRegex(replcore.ReplcoreError, "give"):
+            replcore.Cluster("b", data_folder=folder)
 
     def test_a_damaged_vote_is_refused(self):
         (one,) = self.configurations(["alone"]).values()

@@ -33,6 +33,8 @@ KEYS = {
     "identifier", "listen_host", "listen_port", "peers", "cluster", "metadata", "advertise", "profile",
     "heartbeat_ms", "timeout_ms_min", "timeout_ms_max", "masterless", "learner", "priority", "data_folder",
 }
+TLS_KEYS = {"tls_ca", "tls_cert", "tls_key"}
+"""Keys of `replcore cluster` that must not be passed over: the member would take part without."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +111,7 @@ class Cluster:
     Keys that are not known are passed over, so that one file can serve several programs.
 
     The network between the members has to be closed: whoever reaches the port and knows the cluster's name
-    can take part.
+    can take part. There is no TLS here; a configuration with keys for it is refused, not run without.
 
     Raises:
         ReplcoreError: the configuration cannot be used; the text says why and what to do.
@@ -120,8 +122,14 @@ class Cluster:
         self, identifier: str, listen_host: str = "localhost", listen_port: int = 0,
         peers: Sequence[Mapping[str, Any]] = (), **configuration: Any,
     ) -> None:
+        for key in sorted(TLS_KEYS & set(configuration)):
+            if configuration[key]:
+                raise ReplcoreError(
+                    f"cluster {identifier!r}: {key}: there is no TLS in Python; run `replcore cluster` there, or "
+                    "leave the key out and close the network between the members"
+                )
         given = {key: value for key, value in configuration.items() if key in KEYS}
-        for key in sorted(set(configuration) - KEYS):
+        for key in sorted(set(configuration) - KEYS - TLS_KEYS):
             logger.info("cluster %s: the key %r is not known and passed over", identifier, key)
         self.identifier = identifier
         self._own_id = name_id(identifier)
