@@ -20,3 +20,13 @@ fn the_checked_in_header_is_what_the_sources_make() {
          REPLCORE_WRITE_HEADER=1 cargo test -p replcore-ffi --test header\nand look at the changes"
     );
 }
+
+#[test]
+fn the_soname_has_the_number_of_the_abi_also_when_cargo_c_installs_it() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let header = std::fs::read_to_string(folder.join("../include/replcore.h")).unwrap();
+    let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+    let abi = header.lines().find_map(|line| line.strip_prefix("#define REPLCORE_ABI ")).unwrap();
+    let (_, library) = manifest.split_once("[package.metadata.capi.library]").unwrap();
+    assert!(library.contains(&format!("version = \"{abi}.0.0\"")), "ABI {abi}: {library}");
+}
