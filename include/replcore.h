@@ -1411,7 +1411,7 @@ typedef struct replcore_node_config {
    */
   uint32_t lease_ms_max;
   /*
-   The shortest lease to grant, in milliseconds; default 1,000.
+   The shortest lease to grant, in milliseconds, at most `lease_ms_max`; default 1,000.
    */
   uint32_t lease_ms_min;
   /*

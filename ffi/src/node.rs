@@ -107,7 +107,7 @@ pub struct replcore_node_config {
     pub full_retry_ms: u32,
     /// The longest lease to grant, in milliseconds; default 900,000.
     pub lease_ms_max: u32,
-    /// The shortest lease to grant, in milliseconds; default 1,000.
+    /// The shortest lease to grant, in milliseconds, at most `lease_ms_max`; default 1,000.
     pub lease_ms_min: u32,
     /// Registrations a second to admit, renewals not counted; default any number.
     pub admit_per_second: u32,
