@@ -604,6 +604,14 @@ enum replcore_refuse
    This node is no member of the other's cluster.
    */
   REPLCORE_REFUSE_STRANGER = 11,
+  /*
+   The other end, a hub, leads in a term that is over: the leaf refuses it. Dial another.
+   */
+  REPLCORE_REFUSE_TERM = 12,
+  /*
+   The other end, a hub, stands by for another. Dial that one.
+   */
+  REPLCORE_REFUSE_STANDBY = 13,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L

@@ -16,7 +16,7 @@
 //! | exchanging | registered, or greeting done (client) | the link ends |
 
 use crate::contract::{DialIndex, Input, Key, LinkId, Machine, Output, RestoreError, StreamIndex};
-use crate::lease::{DialTiming, Dialer, LeaseClient, LeaseDue, LeaseTiming};
+use crate::lease::{DialTiming, Dialer, Granted, LeaseClient, LeaseDue, LeaseTiming};
 use crate::link::{Link, LinkSettings, LinkStats, Local, Upcall, link_of};
 use crate::rng::Rng;
 use crate::stream::{Address, Epoch, Name, NodeId, Position};
@@ -115,7 +115,9 @@ pub enum LeafEvent {
         /// How long it holds, in milliseconds.
         lease_ms: u32,
     },
-    /// The other end refuses. The leaf tries again later.
+    /// The other end refuses, or is refused ([`RefuseReason::Term`]). The leaf tries again later; on
+    /// [`RefuseReason::Term`] and [`RefuseReason::Standby`] a driver that knows several addresses of
+    /// the hub dials the next one.
     Refused {
         /// Why.
         reason: RefuseReason,
@@ -256,6 +258,7 @@ impl Leaf {
         self.link_up = true;
         self.due_at = Instant::ZERO;
         self.link.up(self.now, input, self.config.role, &mut self.rng);
+        self.link.lease_first = self.lease.knows_a_term();
         self.dialer.up(self.now);
         if self.stopping {
             self.link.abandon();
@@ -299,16 +302,29 @@ impl Leaf {
         }
     }
 
+    fn granted(&mut self, lease: wire::TermLease) {
+        match self.lease.granted(self.now, lease, &self.config.lease) {
+            Granted::TermOver => {
+                self.link.refuse_term();
+                return self.tell(LeafEvent::Refused { reason: RefuseReason::Term });
+            }
+            Granted::First => {
+                self.tell(LeafEvent::Registered { lease_ms: lease.lease_ms });
+                self.attach();
+            }
+            Granted::Again => {}
+        }
+        self.link.settle(self.now);
+    }
+
     fn upcall(&mut self, upcall: Upcall<'_>) {
         self.due_at = Instant::ZERO;
         match upcall {
             Upcall::Greeted => self.greeted(),
-            Upcall::Lease(lease) => {
-                self.link.settle(self.now);
-                if self.lease.granted(self.now, lease.lease_ms, &self.config.lease) {
-                    self.tell(LeafEvent::Registered { lease_ms: lease.lease_ms });
-                    self.attach();
-                }
+            Upcall::Lease(lease) => self.granted(lease),
+            Upcall::Redirected(_) => {
+                self.dialer.redirect();
+                self.tell(LeafEvent::Refused { reason: RefuseReason::Standby });
             }
             Upcall::Refused(refuse) => {
                 self.dialer.hint(refuse.retry_after_ms);

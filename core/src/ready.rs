@@ -18,6 +18,10 @@ impl<'m> Ready<'m> {
         Self { next, head: NOBODY, tail: NOBODY }
     }
 
+    pub(crate) fn into_memory(self) -> &'m mut [u32] {
+        self.next
+    }
+
     pub(crate) fn front(&self) -> Option<u32> {
         (self.head != NOBODY).then_some(self.head)
     }

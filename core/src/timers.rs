@@ -35,6 +35,10 @@ impl<'m> Timers<'m> {
         Self { timers, len: 0, earliest: Instant::NEVER }
     }
 
+    pub(crate) fn into_memory(self) -> &'m mut [Timer] {
+        self.timers
+    }
+
     /// The earliest deadline; [`Instant::NEVER`] when there is none.
     pub(crate) const fn earliest(&self) -> Instant {
         self.earliest

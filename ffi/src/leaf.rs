@@ -56,6 +56,10 @@ pub enum replcore_refuse {
     Cluster = 10,
     /// This node is no member of the other's cluster.
     Stranger = 11,
+    /// The other end, a hub, leads in a term that is over: the leaf refuses it. Dial another.
+    Term = 12,
+    /// The other end, a hub, stands by for another. Dial that one.
+    Standby = 13,
 }
 
 /// What a leaf is told at its start. All zeros but `struct_size`, `name`, `instance` and `epoch` is
@@ -484,5 +488,7 @@ pub(crate) const fn refuse(reason: RefuseReason) -> replcore_refuse {
         RefuseReason::Consumer => replcore_refuse::Consumer,
         RefuseReason::Cluster => replcore_refuse::Cluster,
         RefuseReason::Stranger => replcore_refuse::Stranger,
+        RefuseReason::Term => replcore_refuse::Term,
+        RefuseReason::Standby => replcore_refuse::Standby,
     }
 }

@@ -31,6 +31,15 @@ const MEMBERS: [&str; 3] = ["a", "b", "c"];
 
 impl Group {
     fn start(folder: &Path, acknowledge: u8) -> Self {
+        Self::start_with(folder, acknowledge, |_, _| {})
+    }
+
+    /// As `change` has it of the options of each.
+    fn start_with(
+        folder: &Path,
+        acknowledge: u8,
+        change: impl Fn(usize, &mut NodeOptions),
+    ) -> Self {
         let (leaf_ports, group_ports) = (ports::<3>(), ports::<3>());
         let options = |own: usize| {
             let mut options = hub_options(folder, "hub");
@@ -47,6 +56,7 @@ impl Group {
                 acknowledge,
                 election: None,
             });
+            change(own, &mut options);
             options
         };
         let options: Vec<NodeOptions> = (0..3).map(options).collect();
@@ -181,35 +191,94 @@ async fn the_leading_hub_and_its_disk_are_lost_again_and_again_and_nothing_ackno
     assert_eq!(counter(&group.hub().status().await, "replication_term"), group.term);
 }
 
-/// A hub that was cut off from its standbys goes on believing that it leads; nobody believes it.
+/// Each hub leads in turn, and whoever led before follows, in the same process.
 #[tokio::test]
-async fn a_hub_whose_term_is_over_is_refused_and_ends() {
+async fn a_hub_whose_term_is_over_steps_down_and_follows() {
     let folder = tempfile::tempdir().unwrap();
     let mut group = Group::start(folder.path(), 1);
-    eventually("the first hub leads", async || group.hub().status().await.role == "hub").await;
-    eventually("it takes posts", async || post_at_hub(group.hub(), "one").await).await;
-    eventually("all have it", async || {
-        let status = group.hub().status().await;
-        status.standbys.values().all(|state| state == "follows, 0 batches behind")
-    })
-    .await;
-    group.promote(1);
-    eventually("the second leads", async || group.hub().status().await.role == "hub").await;
-    eventually("the first has ended", async || group.node(0).running.is_finished()).await;
-    let first = group.nodes[0].take().unwrap();
-    let report = first.running.join();
-    assert!(report.error.unwrap().contains("no longer leads: its term 1 is over"));
-    eventually("it takes posts", async || post_at_hub(group.hub(), "two").await).await;
-    group.restart(0);
-    eventually("the first follows", async || {
-        let status = group.hub().status().await;
-        status.standbys["a"] == "follows, 0 batches behind"
-    })
-    .await;
-    assert_eq!(group.hub().bodies().await, ["one", "two"]);
+    let mut posted = Vec::new();
+    for round in 0..7 {
+        if round > 0 {
+            group.promote(round % 3);
+        }
+        let key = format!("{round}");
+        eventually("it takes posts", async || post_at_hub(group.hub(), &key).await).await;
+        posted.push(key);
+        eventually("all others follow it", async || {
+            let status = group.hub().status().await;
+            status.role == "hub"
+                && status.standbys.values().all(|state| state == "follows, 0 batches behind")
+        })
+        .await;
+        assert_eq!(group.hub().bodies().await, posted);
+    }
     // Its own word counts for nothing in a term that was: it may not lead there.
-    group.node(0).running.lead(2);
-    eventually("it has ended", async || group.node(0).running.is_finished()).await;
+    group.node(1).running.lead(group.term);
+    eventually("it has ended", async || group.node(1).running.is_finished()).await;
+    let report = group.nodes[1].take().unwrap().running.join();
+    assert!(report.error.unwrap().contains("cannot lead in term 7"));
+}
+
+/// With no standby asked for, a hub that is cut off from the others goes on acknowledging. A leaf that has
+/// heard of the next leader gives it nothing.
+#[tokio::test]
+async fn a_leaf_refuses_a_hub_whose_term_is_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let [nowhere] = ports::<1>();
+    let mut group = Group::start_with(folder.path(), 0, |own, options| {
+        let standby = options.standby.as_mut().unwrap();
+        for peer in &mut standby.peers {
+            if own == 0 || peer.name == name("a") {
+                peer.address = nowhere.clone();
+            }
+        }
+    });
+    group.promote(1);
+    let at = group.addresses();
+    let known = [at[1].clone(), at[0].clone(), at[2].clone()];
+    let leaf = TestNode::start(leaf_options(folder.path(), "leaf", &known));
+    let posted = ["one", "two", "three"];
+    leaf.post("flow", posted[0]).await;
+    eventually("the hub of term 2 has it", async || group.node(1).bodies().await == posted[..1])
+        .await;
+    eventually("and so has its standby", async || {
+        let status = group.node(1).status().await;
+        status.standbys["c"] == "follows, 0 batches behind"
+    })
+    .await;
+    assert_eq!(group.node(0).status().await.role, "hub", "it knows of nothing");
+    group.lose(1);
+    leaf.post("flow", posted[1]).await;
+    eventually("the other is refused", async || {
+        let status = leaf.status().await;
+        counter(&status, "link_terms_over") > 1
+    })
+    .await;
+    assert!(group.node(0).bodies().await.is_empty());
+    group.promote(2);
+    leaf.post("flow", posted[2]).await;
+    eventually("the hub of term 3 has all", async || {
+        group.node(2).bodies().await.len() >= posted.len()
+    })
+    .await;
+    assert_eq!(group.node(2).bodies().await, posted);
+}
+
+/// A leaf that knows of the standbys only is told where the leading hub is.
+#[tokio::test]
+async fn a_hub_that_stands_by_sends_leaves_to_the_one_that_leads() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut group = Group::start(folder.path(), 1);
+    let at = group.addresses();
+    let leaf = TestNode::start(leaf_options(folder.path(), "leaf", &at[1..]));
+    leaf.post("flow", "one").await;
+    eventually("it is there", async || group.hub().bodies().await == ["one"]).await;
+    let away = counter(&group.node(1).status().await, "links_turned_away");
+    assert!(away > 0, "it was sent there by a standby");
+    // One of the standbys leads now, and the leaf finds it.
+    group.promote(2);
+    leaf.post("flow", "two").await;
+    eventually("it is there", async || group.hub().bodies().await == ["one", "two"]).await;
 }
 
 /// Without a standby that has it nothing is acknowledged; with one it is.

@@ -4,7 +4,7 @@
 mod common;
 
 use std::fs::File;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -27,6 +27,8 @@ struct Hubs {
     folder: PathBuf,
     children: Vec<Option<Child>>,
     leaf_ports: Vec<u16>,
+    /// The one that was told to stop.
+    stopped: Option<usize>,
     _witness: Option<Cluster>,
 }
 
@@ -72,8 +74,13 @@ impl Hubs {
             Cluster::start(options).unwrap()
         });
         let children = (0..hubs).map(|_| None).collect();
-        let mut this =
-            Self { folder: folder.to_owned(), children, leaf_ports: leaf, _witness: witness };
+        let mut this = Self {
+            folder: folder.to_owned(),
+            children,
+            leaf_ports: leaf,
+            stopped: None,
+            _witness: witness,
+        };
         (0..hubs).for_each(|own| this.spawn(own));
         this
     }
@@ -106,29 +113,41 @@ impl Hubs {
         }
     }
 
-    fn leader(&self) -> Option<usize> {
-        self.leaf_ports.iter().position(|port| TcpStream::connect(("127.0.0.1", *port)).is_ok())
+    /// What a hub that leads says of itself; empty at others.
+    fn status(&self, own: usize) -> String {
+        let address = format!("127.0.0.1:{}", self.leaf_ports[own]);
+        let status = Command::new(env!("CARGO_BIN_EXE_replcore"))
+            .args(["status", &address])
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&status.stdout).into_owned()
     }
 
-    /// Waits until one leads and all others follow it with nothing missing.
-    async fn whole(&mut self) -> usize {
+    /// Waits until one leads and `wanted` others follow it.
+    async fn followed_by(&mut self, wanted: usize) -> usize {
         let deadline = Instant::now() + PATIENCE;
-        let wanted = self.children.len() - 1;
         loop {
             self.tend();
-            if let Some(leader) = self.leader() {
-                let status = Command::new(env!("CARGO_BIN_EXE_replcore"))
-                    .args(["status", &format!("127.0.0.1:{}", self.leaf_ports[leader])])
-                    .output()
-                    .unwrap();
-                let text = String::from_utf8_lossy(&status.stdout).into_owned();
-                if text.matches(": follows, ").count() == wanted {
-                    return leader;
+            for own in (0..self.children.len()).filter(|own| Some(*own) != self.stopped) {
+                if self.status(own).matches(": follows, ").count() == wanted {
+                    return own;
                 }
             }
             assert!(Instant::now() < deadline, "not in time: {}", self.logs());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Waits until one leads and all others follow it.
+    async fn whole(&mut self) -> usize {
+        self.followed_by(self.children.len() - 1).await
+    }
+
+    /// Stops a process in the middle of whatever it does, or has it go on.
+    fn signal(&mut self, own: usize, signal: &str) {
+        let child = self.children[own].as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args([signal, &child]).status().unwrap().success());
+        self.stopped = (signal == "-STOP").then_some(own);
     }
 
     /// The machine is gone, and its disk.
@@ -197,6 +216,55 @@ async fn campaign(hubs: usize, rounds: usize) {
         from.queue("hub").await.is_some_and(|queue| queue.messages == 0)
     })
     .await;
+}
+
+/// The leading process is stopped until another leads, and goes on: it finds that it leads no longer, and
+/// follows, as the same process.
+#[tokio::test]
+async fn a_hub_that_was_stopped_finds_another_leading_and_follows() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut group = Hubs::start(folder.path(), 3);
+    group.whole().await;
+    let processes: Vec<u32> = group.children.iter().flatten().map(Child::id).collect();
+    let at: Vec<(&str, Address)> = group
+        .leaf_ports
+        .iter()
+        .map(|port| ("hub", Address::Tcp(format!("127.0.0.1:{port}"))))
+        .collect();
+    let leaf = |name: &str| {
+        let mut options = leaf_options(folder.path(), name, &at);
+        // A hub that is stopped takes links and says nothing.
+        (options.deadlines.handshake_ms, options.deadlines.keepalive_ms) = (300, 300);
+        TestNode::start(options)
+    };
+    let (from, to) = (leaf("from"), leaf("to"));
+    eventually("both leaves are registered", async || {
+        from.status().await.ready && to.status().await.ready
+    })
+    .await;
+    let mut posted = Vec::new();
+    for round in 0..rounds(2) {
+        let leader = group.whole().await;
+        for number in 0..40 {
+            let body = format!("{round}/{number}");
+            from.post("flow", &body).await;
+            posted.push(body);
+            match number {
+                10 => group.signal(leader, "-STOP"),
+                // Posts go on coming in while the old leader wakes.
+                30 => {
+                    assert_ne!(group.followed_by(1).await, leader);
+                    group.signal(leader, "-CONT");
+                }
+                _ => {}
+            }
+        }
+    }
+    group.whole().await;
+    let now: Vec<u32> = group.children.iter().flatten().map(Child::id).collect();
+    assert_eq!(now, processes, "none had to be started again: {}", group.logs());
+    eventually("all are there", async || to.bodies().await.len() >= posted.len()).await;
+    assert_eq!(to.bodies().await, posted, "in order, once");
 }
 
 fn rounds(default: usize) -> usize {

@@ -3,6 +3,7 @@
 use crate::link::Backoff;
 use crate::rng::Rng;
 use crate::time::Instant;
+use crate::wire::TermLease;
 
 /// When a node dials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +85,10 @@ pub(crate) struct Dialer {
     state: DialState,
     backoff: Backoff,
     hint_ms: u32,
+    /// The other end has said who is to be dialled in its place: at once, but for a second time
+    /// without a wait in between.
+    redirected: bool,
+    followed: bool,
     /// In poll mode: when the present interval ends.
     round_ends_at: Instant,
 }
@@ -94,6 +99,8 @@ impl Dialer {
             state: DialState::Waiting(Instant::ZERO),
             backoff: Backoff::new(),
             hint_ms: 0,
+            redirected: false,
+            followed: false,
             round_ends_at: Instant::ZERO,
         }
     }
@@ -119,6 +126,11 @@ impl Dialer {
         self.hint_ms = retry_after_ms;
     }
 
+    /// The other end stands by, and knows who leads.
+    pub(crate) fn redirect(&mut self) {
+        self.redirected = !self.followed;
+    }
+
     /// A dial failed or a link has ended. `done`: it ended because there was nothing more to say.
     pub(crate) fn down(&mut self, now: Instant, done: bool, timing: &DialTiming, rng: &mut Rng) {
         if let DialState::Up(since) = self.state
@@ -127,7 +139,10 @@ impl Dialer {
             self.backoff.reset();
         }
         let hint_ms = core::mem::take(&mut self.hint_ms);
-        let until = if done && hint_ms == 0 && timing.poll_interval_ms > 0 {
+        self.followed = core::mem::take(&mut self.redirected);
+        let until = if self.followed {
+            now
+        } else if done && hint_ms == 0 && timing.poll_interval_ms > 0 {
             self.round_ends_at.max(now)
         } else {
             let wait_ms =
@@ -143,6 +158,17 @@ impl Dialer {
             DialState::Dialing | DialState::Up(_) => Instant::NEVER,
         }
     }
+}
+
+/// What a grant of the hub means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Granted {
+    /// The first on this link.
+    First,
+    /// A renewal.
+    Again,
+    /// Nothing: a hub of a later term was heard of.
+    TermOver,
 }
 
 /// What a lease client has to do.
@@ -161,22 +187,29 @@ pub(crate) struct LeaseClient {
     asked_at: Option<Instant>,
     renew_at: Instant,
     held_until: Option<Instant>,
+    /// The latest term in which a hub has granted a lease.
+    term: u64,
 }
 
 impl LeaseClient {
     /// No link, nothing to do.
     pub(crate) const fn new() -> Self {
-        Self { asked_at: None, renew_at: Instant::NEVER, held_until: None }
+        Self { asked_at: None, renew_at: Instant::NEVER, held_until: None, term: 0 }
     }
 
     /// A link stands: register at once.
     pub(crate) fn start(&mut self, now: Instant) {
-        *self = Self { asked_at: None, renew_at: now, held_until: None };
+        *self = Self { renew_at: now, term: self.term, ..Self::new() };
     }
 
     /// The link is gone.
     pub(crate) fn stop(&mut self) {
-        *self = Self::new();
+        *self = Self { term: self.term, ..Self::new() };
+    }
+
+    /// Whether a hub with a term was heard of, so that one may come whose term is over.
+    pub(crate) const fn knows_a_term(&self) -> bool {
+        self.term > 0
     }
 
     pub(crate) fn due(&mut self, now: Instant, timing: &LeaseTiming) -> Option<LeaseDue> {
@@ -193,15 +226,25 @@ impl LeaseClient {
         None
     }
 
-    /// The hub has granted `lease_ms`. Whether this was the first grant on this link.
-    pub(crate) fn granted(&mut self, now: Instant, lease_ms: u32, timing: &LeaseTiming) -> bool {
+    /// The hub has granted a lease. Nothing changes when its term is over.
+    pub(crate) fn granted(
+        &mut self,
+        now: Instant,
+        lease: TermLease,
+        timing: &LeaseTiming,
+    ) -> Granted {
+        let TermLease { lease_ms, term } = lease;
+        if term < self.term {
+            return Granted::TermOver;
+        }
+        self.term = term;
         let first = self.held_until.is_none();
         let asked_at = self.asked_at.take().unwrap_or(now);
         self.held_until = Some(asked_at.plus_millis(lease_ms.into()));
         // A hub that grants less than asked for is renewed at a third of what it grants.
         let renew_ms = timing.register_ms.min(lease_ms / 3).max(1);
         self.renew_at = asked_at.plus_millis(renew_ms.into());
-        first
+        if first { Granted::First } else { Granted::Again }
     }
 
     pub(crate) fn held(&self) -> bool {
@@ -229,7 +272,9 @@ mod tests {
         let start = Instant::from_millis(1_000);
         client.start(start);
         assert_eq!(client.due(start, &TIMING), Some(LeaseDue::Register));
-        assert!(client.granted(start.plus_millis(80), 900_000, &TIMING));
+        let lease = TermLease { lease_ms: 900_000, term: 0 };
+        let granted = client.granted(start.plus_millis(80), lease, &TIMING);
+        assert_eq!(granted, Granted::First);
         assert_eq!(client.deadline(&TIMING), start.plus_millis(300_000));
         assert_eq!(client.due(start.plus_millis(299_999), &TIMING), None);
         let renewal = client.due(start.plus_millis(300_000), &TIMING);
@@ -256,6 +301,24 @@ mod tests {
             dialer.down(now, false, &timing, &mut rng);
             let wait_ms = dialer.deadline().millis_since(now);
             assert!((500..=30_000).contains(&wait_ms), "{wait_ms}");
+            now = dialer.deadline();
+        }
+    }
+
+    /// QC-33: a redirect is followed at once, but two hubs that name each other are not dialled in turn
+    /// without a wait.
+    #[test]
+    fn a_redirect_is_followed_at_once_and_a_second_one_after_a_wait() {
+        let timing = DialTiming::new();
+        let (mut dialer, mut rng) = (Dialer::new(), Rng::new(3));
+        let mut now = Instant::ZERO;
+        for round in 0..6 {
+            assert!(dialer.dial(now, &timing));
+            dialer.up(now);
+            dialer.redirect();
+            dialer.down(now, false, &timing, &mut rng);
+            let wait_ms = dialer.deadline().millis_since(now);
+            assert_eq!(wait_ms == 0, round % 2 == 0, "{round}: {wait_ms}");
             now = dialer.deadline();
         }
     }

@@ -8,6 +8,6 @@ mod client;
 mod server;
 
 pub use client::{DialTiming, LeaseTiming};
-pub(crate) use client::{Dialer, LeaseClient, LeaseDue};
+pub(crate) use client::{Dialer, Granted, LeaseClient, LeaseDue};
 pub(crate) use server::{Admission, REGISTRATION_BYTES_MAX};
 pub use server::{AdmissionConfig, LeaseConfig, LeaseServer, LeaseSlot, LeaseState, Registration};

@@ -212,6 +212,10 @@ impl<'m> LeaseServer<'m> {
         Self { config, slots, timers: Timers::new(timers), bucket, used: 0, restored: false }
     }
 
+    pub(crate) fn into_memory(self) -> (&'m mut [LeaseSlot], &'m mut [Timer]) {
+        (self.slots, self.timers.into_memory())
+    }
+
     /// Slots for that many leaves.
     pub const fn slots_for(leaves_max: u32) -> usize {
         (leaves_max as usize).saturating_mul(4).div_ceil(3) + 1

@@ -63,9 +63,10 @@ pub(crate) enum Upcall<'a> {
     /// The other end is known now.
     Greeted,
     Register(wire::Register<'a>),
-    Lease(wire::Lease),
+    Lease(wire::TermLease),
     Subscribe(wire::Subscribe<'a>),
     Refused(wire::Refuse),
+    Redirected(wire::Redirect<'a>),
     Bye(wire::Bye),
 }
 
@@ -146,10 +147,12 @@ pub(crate) struct Link {
     pub(crate) round_trip_us: u32,
     /// The owner has what it needs to keep the link beyond the handshake deadline.
     pub(crate) settled: bool,
+    /// Nothing is taken from the other end before it has granted a lease: its term may be over.
+    pub(crate) lease_first: bool,
     /// What it took to get there, in milliseconds: at least two round trips for the dialler.
     handshake_ms: u64,
     refuse: wire::Refuse,
-    lease_ms: u32,
+    lease: wire::TermLease,
     bye: wire::Bye,
     queues: [Option<Name>; QUEUES_MAX],
     streams: Streams,
@@ -181,9 +184,10 @@ impl Link {
         pong: 0,
         round_trip_us: 0,
         settled: false,
+        lease_first: false,
         handshake_ms: 0,
         refuse: wire::Refuse { reason: wire::RefuseReason::Busy, retry_after_ms: 0 },
-        lease_ms: 0,
+        lease: wire::TermLease { lease_ms: 0, term: 0 },
         bye: wire::Bye { reason: wire::ByeReason::Done, retry_after_ms: 0 },
         queues: [None; QUEUES_MAX],
         streams: Streams::FREE,
@@ -253,8 +257,8 @@ impl Link {
         self.due |= due::REGISTER;
     }
 
-    pub(crate) fn grant(&mut self, lease_ms: u32) {
-        self.lease_ms = lease_ms;
+    pub(crate) fn grant(&mut self, lease_ms: u32, term: u64) {
+        self.lease = wire::TermLease { lease_ms, term };
         self.due |= due::LEASE;
         self.settled = true;
     }
@@ -270,6 +274,20 @@ impl Link {
             self.due = due::REFUSE;
             self.phase = Phase::Closing;
         }
+    }
+
+    /// Refuses a hub whose term is over, and closes.
+    pub(crate) fn refuse_term(&mut self) {
+        self.stats.terms_over += 1;
+        if self.peer_has(wire::FEATURE_STANDBY) {
+            self.refuse(wire::RefuseReason::Term, 0);
+        } else {
+            self.abandon();
+        }
+    }
+
+    fn peer_has(&self, feature: u32) -> bool {
+        self.peer.as_ref().is_some_and(|peer| peer.features & feature != 0)
     }
 
     /// Says good-bye and closes.

@@ -79,6 +79,10 @@ impl Link {
                 self.abandon();
                 Some(Upcall::Refused(refuse))
             }
+            Frame::Control { control: Control::Redirect(redirect), .. } => {
+                self.abandon();
+                Some(Upcall::Redirected(redirect))
+            }
             _ if self.phase != Phase::Open => {
                 self.violation();
                 self.pass_over(frame);
@@ -173,7 +177,10 @@ impl Link {
     ) -> Option<Upcall<'d>> {
         match *control {
             Control::Register(register) => return Some(Upcall::Register(register)),
-            Control::Lease(lease) => return Some(Upcall::Lease(lease)),
+            Control::Lease(wire::Lease { lease_ms }) => {
+                return Some(Upcall::Lease(wire::TermLease { lease_ms, term: 0 }));
+            }
+            Control::TermLease(lease) => return Some(Upcall::Lease(lease)),
             Control::Subscribe(subscribe) => return Some(Upcall::Subscribe(subscribe)),
             Control::Bye(bye) => {
                 self.abandon();
@@ -189,8 +196,8 @@ impl Link {
             Control::Ack(ack) => self.acknowledged(now, stream, ack, settings),
             Control::Skip(skip) => self.skip(stream, skip),
             Control::Reject(reject) => self.rejected(stream, reject),
-            // Both are taken in `frame`.
-            Control::Hello(_) | Control::Refuse(_) => {}
+            // These are taken in `frame`.
+            Control::Hello(_) | Control::Refuse(_) | Control::Redirect(_) => {}
             // Said between members only, on links of their own.
             Control::Cluster(_)
             | Control::VoteRequest(_)
@@ -225,6 +232,10 @@ impl Link {
         };
         if usize::from(open.class) >= CLASSES {
             return self.violation();
+        }
+        if self.lease_first && !self.settled && self.transport == Transport::Datagram {
+            // The lease was overtaken or lost. The other end announces the stream again.
+            return;
         }
         let source = StreamKey {
             owner: peer.id,

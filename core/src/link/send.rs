@@ -131,8 +131,14 @@ impl Link {
             return Some((due::REGISTER, Control::Register(local().register)));
         }
         if first(due::LEASE) {
-            let lease = wire::Lease { lease_ms: self.lease_ms };
-            return Some((due::LEASE, Control::Lease(lease)));
+            let lease = self.lease;
+            let in_term = lease.term > 0 && self.peer_has(wire::FEATURE_STANDBY);
+            let control = if in_term {
+                Control::TermLease(lease)
+            } else {
+                Control::Lease(wire::Lease { lease_ms: lease.lease_ms })
+            };
+            return Some((due::LEASE, control));
         }
         if first(due::SUBSCRIBE)
             && let Some(subscribe) = local().subscribe

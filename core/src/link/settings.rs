@@ -2,7 +2,7 @@
 
 use super::schedule::Sharing;
 use crate::stream::{Epoch, Name};
-use crate::wire::Level;
+use crate::wire::{FEATURE_STANDBY, Level};
 
 /// What all links of a node have in common.
 #[derive(Clone, Copy, Debug)]
@@ -15,7 +15,8 @@ pub struct LinkSettings {
     pub instance: u64,
     /// The life of the node's log.
     pub epoch: Epoch,
-    /// Feature bits to offer, of [`crate::wire::FEATURES`]. Default 0.
+    /// Feature bits to offer, of [`crate::wire::FEATURES`]. Default
+    /// [`crate::wire::FEATURE_STANDBY`], which takes nothing of the driver.
     pub features: u32,
     /// Longest frame to take, in bytes, [`crate::wire::FRAME_BYTES_MIN`] to
     /// [`crate::wire::FRAME_BYTES_MAX`]; default 65,536.
@@ -49,7 +50,7 @@ impl LinkSettings {
             name,
             instance,
             epoch,
-            features: 0,
+            features: FEATURE_STANDBY,
             frame_bytes_max: 65_536,
             window_bytes: 1 << 20,
             keepalive_ms: 10_000,
@@ -88,6 +89,8 @@ pub struct LinkStats {
     pub full: u64,
     /// Acknowledgements that promised less than is asked for.
     pub below_level: u64,
+    /// Hubs refused because a hub of a later term was heard of.
+    pub terms_over: u64,
 }
 
 impl LinkStats {
@@ -102,6 +105,7 @@ impl LinkStats {
         went_back: 0,
         full: 0,
         below_level: 0,
+        terms_over: 0,
     };
 
     /// Adds the counts of another.
@@ -116,5 +120,6 @@ impl LinkStats {
         self.went_back += other.went_back;
         self.full += other.full;
         self.below_level += other.below_level;
+        self.terms_over += other.terms_over;
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{DialTarget, Node, NodeConfig, NodeEvent};
 use crate::contract::{Answer, DialIndex, Failure, Input, Key, LinkId, Output, Query, Token};
-use crate::lease::{Admission, REGISTRATION_BYTES_MAX, Registration};
+use crate::lease::{Admission, Granted, REGISTRATION_BYTES_MAX, Registration};
 use crate::link::{Link, Local, Upcall, link_of};
 use crate::stream::{Address, Name, NodeId};
 use crate::wire::{self, ByeReason, RefuseReason, Role};
@@ -207,7 +207,8 @@ impl Node<'_> {
         match upcall {
             Upcall::Greeted => self.greeted(id),
             Upcall::Register(register) => self.register(id, &register),
-            Upcall::Lease(lease) => self.granted(id, lease.lease_ms),
+            Upcall::Lease(lease) => self.granted(id, lease),
+            Upcall::Redirected(redirect) => self.redirected(id, redirect.address),
             Upcall::Subscribe(subscribe) => self.subscribe(id, &subscribe),
             Upcall::Refused(refuse) => {
                 let slot = &mut self.links[id.0 as usize];
@@ -236,8 +237,7 @@ impl Node<'_> {
         match (target, peer.role) {
             (Some(DialTarget::Upstream { .. }), Role::Hub) => {
                 if let Some(place) = place {
-                    self.dials[place].lease.start(self.now);
-                    self.tick_dial(place);
+                    self.start_lease(id, place);
                 }
             }
             (Some(DialTarget::Leaf), Role::Leaf) => {}
@@ -265,7 +265,13 @@ impl Node<'_> {
         slot.link.role = Role::Leaf;
         self.dials[place].link = Some(id);
         self.dials[place].dialer.up(self.now);
-        self.dials[place].lease.start(self.now);
+        self.start_lease(id, place);
+    }
+
+    fn start_lease(&mut self, id: LinkId, place: usize) {
+        let lease = &mut self.dials[place].lease;
+        lease.start(self.now);
+        self.links[id.0 as usize].link.lease_first = lease.knows_a_term();
         self.tick_dial(place);
     }
 
@@ -350,7 +356,7 @@ impl Node<'_> {
         if !slot.link.is_open() {
             return;
         }
-        slot.link.grant(lease_ms);
+        slot.link.grant(lease_ms, self.config.term);
         slot.link.attach(0, registration.name);
         if let Some(queue) = registration.queue {
             slot.link.attach(1, queue);
@@ -402,7 +408,21 @@ impl Node<'_> {
 
     // Towards upstream hubs.
 
-    fn granted(&mut self, id: LinkId, lease_ms: u32) {
+    /// What was dialled stands by for another hub.
+    fn redirected(&mut self, id: LinkId, address: &str) {
+        let slot = &mut self.links[id.0 as usize];
+        let Some(dial) = slot.dial else { return };
+        self.dials[usize::from(dial)].dialer.redirect();
+        let dial = DialIndex(dial);
+        match Address::new(address) {
+            Ok(address) => self.redirected = Some((dial, address)),
+            Err(_) => {
+                slot.tell(NodeEvent::UpstreamRefused { dial, reason: RefuseReason::Standby });
+            }
+        }
+    }
+
+    fn granted(&mut self, id: LinkId, lease: wire::TermLease) {
         let slot = &mut self.links[id.0 as usize];
         let Some(dial) = slot.dial else {
             return self.refuse(id, RefuseReason::Role, 0);
@@ -411,11 +431,20 @@ impl Node<'_> {
         let DialTarget::Upstream { queue, .. } = place.target else {
             return self.refuse(id, RefuseReason::Role, 0);
         };
-        slot.link.settle(self.now);
-        if place.lease.granted(self.now, lease_ms, &self.config.register) {
-            slot.link.attach(0, queue);
-            slot.tell(NodeEvent::Registered { dial: DialIndex(dial), lease_ms });
+        let index = DialIndex(dial);
+        match place.lease.granted(self.now, lease, &self.config.register) {
+            Granted::TermOver => {
+                slot.link.refuse_term();
+                return slot
+                    .tell(NodeEvent::UpstreamRefused { dial: index, reason: RefuseReason::Term });
+            }
+            Granted::First => {
+                slot.link.attach(0, queue);
+                slot.tell(NodeEvent::Registered { dial: index, lease_ms: lease.lease_ms });
+            }
+            Granted::Again => {}
         }
+        slot.link.settle(self.now);
         self.retime_dial(dial.into());
     }
 

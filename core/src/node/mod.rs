@@ -10,6 +10,7 @@
 //! Renewals write nothing.
 
 mod links;
+mod standby;
 
 use crate::contract::{DialIndex, Input, Key, LinkId, Machine, Output, RestoreError};
 use crate::lease::{
@@ -24,6 +25,7 @@ use crate::timers::{Timer, Timers};
 use crate::wire::{self, ByeReason, RefuseReason};
 
 pub use links::LinkSlot;
+pub use standby::turn_away;
 
 /// What a [`Node`] is told at its start.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +42,9 @@ pub struct NodeConfig {
     pub lease: LeaseConfig,
     /// Where this node can be reached; told to upstream hubs. Default nowhere.
     pub address: Option<Address>,
+    /// The term in which this hub leads those that hold its log with it; 0, the default, for a hub
+    /// alone. Leaves refuse it once they have heard of a later one.
+    pub term: u64,
     /// A queue to read at upstream hubs beside the one of this node's name. Default none.
     pub extra_queue: Option<Name>,
     /// When it dials.
@@ -57,6 +62,7 @@ impl NodeConfig {
             hub: true,
             lease: LeaseConfig::new(),
             address: None,
+            term: 0,
             extra_queue: None,
             dial: DialTiming::new(),
             register: LeaseTiming::new(),
@@ -167,12 +173,20 @@ pub enum NodeEvent {
         /// How long it holds, in milliseconds.
         lease_ms: u32,
     },
-    /// An upstream hub refuses this node. It tries again later.
+    /// An upstream hub refuses this node, or is refused ([`RefuseReason::Term`]). It tries again
+    /// later; on [`RefuseReason::Term`] and [`RefuseReason::Standby`] a driver that knows several
+    /// addresses of the hub dials the next one.
     UpstreamRefused {
         /// Which place.
         dial: DialIndex,
         /// Why.
         reason: RefuseReason,
+    },
+    /// What was dialled stands by. The detail is the address of the hub that leads, to be dialled
+    /// next.
+    Redirected {
+        /// Which place.
+        dial: DialIndex,
     },
     /// The link to a configured place has ended.
     DialDown {
@@ -226,6 +240,7 @@ pub struct Node<'m> {
     started: bool,
     stopping: bool,
     forget: Option<NodeId>,
+    redirected: Option<(DialIndex, Address)>,
     ended: LinkStats,
     stats: NodeStats,
 }
@@ -257,8 +272,23 @@ impl<'m> Node<'m> {
             started: false,
             stopping: false,
             forget: None,
+            redirected: None,
             ended: LinkStats::default(),
             stats: NodeStats::default(),
+        }
+    }
+
+    /// Ends the node and gives its memory back, for another to be made in. Before that, the caller
+    /// writes `dials` anew.
+    pub fn into_memory(self) -> NodeMemory<'m> {
+        let (leases, lease_timers) = self.leases.into_memory();
+        NodeMemory {
+            links: self.links,
+            leases,
+            lease_timers,
+            dials: self.dials,
+            timers: self.timers.into_memory(),
+            ready: self.ready.into_memory(),
         }
     }
 
@@ -504,6 +534,15 @@ impl Machine for Node<'_> {
     fn poll(&mut self, buf: &mut [u8]) -> Output<NodeEvent> {
         if let Some(node) = self.forget.take() {
             return Output::Forget { key: Key::Registration(node) };
+        }
+        if let Some((dial, address)) = self.redirected {
+            let detail = address.as_str().as_bytes();
+            let Some(space) = buf.get_mut(..detail.len()) else {
+                return Output::NeedBuffer { len: wire::CONTROL_FRAME_BYTES_MAX };
+            };
+            space.copy_from_slice(detail);
+            self.redirected = None;
+            return Output::Event { event: NodeEvent::Redirected { dial }, len: detail.len() };
         }
         if let Some(output) = self.poll_expired() {
             return output;

@@ -50,6 +50,8 @@ mod kind {
     pub(super) const PROBE_ANSWER: u8 = 25;
     pub(super) const ASK: u8 = 26;
     pub(super) const STATUS: u8 = 27;
+    pub(super) const TERM_LEASE: u8 = 28;
+    pub(super) const REDIRECT: u8 = 29;
     pub(super) const RECORDS: u8 = 32;
     pub(super) const CALL: u8 = 33;
     pub(super) const REPLY: u8 = 34;
@@ -247,6 +249,8 @@ fn decode_control(number: u8, payload: &[u8]) -> Result<Control<'_>, FrameError>
         kind::PROBE_ANSWER => Control::ProbeAnswer(whole(payload)?),
         kind::ASK => Control::Ask(whole(payload)?),
         kind::STATUS => Control::Status(whole(payload)?),
+        kind::TERM_LEASE => Control::TermLease(whole(payload)?),
+        kind::REDIRECT => Control::Redirect(whole(payload)?),
         other => return Err(FrameError::Type(other)),
     })
 }
@@ -282,6 +286,8 @@ impl Control<'_> {
             Self::ProbeAnswer(_) => kind::PROBE_ANSWER,
             Self::Ask(_) => kind::ASK,
             Self::Status(_) => kind::STATUS,
+            Self::TermLease(_) => kind::TERM_LEASE,
+            Self::Redirect(_) => kind::REDIRECT,
         }
     }
 }
@@ -318,6 +324,8 @@ pub fn encode_control(stream: u8, control: &Control<'_>, buf: &mut [u8]) -> Opti
         Control::Probe(value) => put(value, out),
         Control::ProbeAnswer(value) => put(value, out),
         Control::Status(value) => put(value, out),
+        Control::TermLease(value) => put(value, out),
+        Control::Redirect(value) => put(value, out),
     }?;
     write_header(payload as u32, control.type_number(), stream, payload, buf);
     Some(HEADER_BYTES + payload)

@@ -18,8 +18,11 @@ pub const STREAMS_MAX: usize = 8;
 pub const QUEUES_MAX: usize = 2;
 /// Feature bit: frames of records may be compressed as one LZ4 block.
 pub const FEATURE_LZ4: u32 = 1;
+/// Feature bit: hubs may hold one log together, lead in terms and stand by ([`TermLease`],
+/// [`Redirect`], [`RefuseReason::Term`], [`RefuseReason::Standby`]).
+pub const FEATURE_STANDBY: u32 = 1 << 1;
 /// The feature bits that have a meaning in this version.
-pub const FEATURES: u32 = FEATURE_LZ4;
+pub const FEATURES: u32 = FEATURE_LZ4 | FEATURE_STANDBY;
 
 /// What the sender of a [`Hello`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,6 +93,10 @@ pub enum RefuseReason {
     Cluster,
     /// The sender is no member, and is not taken in.
     Stranger,
+    /// The receiver, a hub, leads in a term that is over.
+    Term,
+    /// The sender, a hub, stands by, and does not know who leads.
+    Standby,
 }
 
 /// What is wrong and what to do about it, said from the side of who is refused.
@@ -109,6 +116,8 @@ impl core::fmt::Display for RefuseReason {
             Self::Consumer => "the consumer is read by another program",
             Self::Cluster => "the other side is of another cluster",
             Self::Stranger => "not a member of the cluster; join it first",
+            Self::Term => "the hub leads in a term that is over; another is tried",
+            Self::Standby => "the hub stands by for another; that one is tried",
         })
     }
 }
@@ -141,6 +150,24 @@ pub struct Register<'a> {
 pub struct Lease {
     /// The registration holds this long from now, in milliseconds.
     pub lease_ms: u32,
+}
+
+/// In place of [`Lease`], from a hub that leads in a term.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct TermLease {
+    /// The registration holds this long from now, in milliseconds.
+    pub lease_ms: u32,
+    /// The term in which the hub leads. A leaf that has heard of a later one refuses it.
+    pub term: u64,
+}
+
+/// Refuses the link: the sender stands by for the hub at this address, which leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Redirect<'a> {
+    /// Where the leading hub takes leaves, `host:port`.
+    pub address: &'a str,
 }
 
 /// A client wants to read as a named consumer.
@@ -305,4 +332,6 @@ pub enum Control<'a> {
     /// Answered by a `Status` with the same number.
     Ask(u32),
     Status(Status<'a>),
+    TermLease(TermLease),
+    Redirect(Redirect<'a>),
 }

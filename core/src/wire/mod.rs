@@ -26,7 +26,7 @@ pub use member::{
     ProbeAnswer, Progress, Refusal, Status, VoteAnswer, VoteRequest, Wish,
 };
 pub use message::{
-    Ack, Bye, ByeReason, Control, FEATURE_LZ4, FEATURES, Hello, Lease, Level, Open, QUEUES_MAX,
-    Refuse, RefuseReason, Register, Reject, Resume, Role, STREAMS_MAX, Skip, Subscribe,
-    VERSION_MAX, VERSION_MIN,
+    Ack, Bye, ByeReason, Control, FEATURE_LZ4, FEATURE_STANDBY, FEATURES, Hello, Lease, Level,
+    Open, QUEUES_MAX, Redirect, Refuse, RefuseReason, Register, Reject, Resume, Role, STREAMS_MAX,
+    Skip, Subscribe, TermLease, VERSION_MAX, VERSION_MIN,
 };

@@ -1,6 +1,7 @@
 //! A hub and its leaves, machine against machine, in virtual time.
 
 mod datagram;
+mod standby;
 mod world;
 
 use replcore::Timer;

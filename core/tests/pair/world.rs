@@ -66,6 +66,8 @@ pub(crate) struct Site<M> {
     pub(crate) dials: VecDeque<u16>,
     pub(crate) hangups: Vec<LinkId>,
     pub(crate) said: Vec<Said>,
+    /// What went with the last event that had something.
+    pub(crate) detail: Vec<u8>,
     pub(crate) wake: Option<Instant>,
     pub(crate) buffer_bytes: usize,
     pub(crate) frame_bytes_sent_max: u32,
@@ -95,6 +97,7 @@ where
             dials: VecDeque::new(),
             hangups: Vec::new(),
             said: Vec::new(),
+            detail: Vec::new(),
             wake: None,
             buffer_bytes: wire::CONTROL_FRAME_BYTES_MAX,
             frame_bytes_sent_max: 0,
@@ -314,7 +317,12 @@ where
                 self.store.taken.entry(source).or_default().0 = next;
                 return Some(Input::Taken { link, stream, next, bytes: 0 });
             }
-            Output::Event { event, .. } => self.said.push(event.into()),
+            Output::Event { event, len } => {
+                self.said.push(event.into());
+                if len > 0 {
+                    self.detail = buf[..len].to_vec();
+                }
+            }
             Output::NeedBuffer { len } => self.buffer_bytes = len,
             Output::Resume { .. } => {}
             Output::Halted { reason } => panic!("halted: {reason}"),

@@ -12,8 +12,8 @@ use replcore::stream::{Cursor, Epoch, Name, NodeId, Position, RecordId, Seq};
 use replcore::time::Stamp;
 use replcore::wire::{
     self, Ack, Bye, ByeReason, CONTROL_FRAME_BYTES_MAX, Call, Control, FEATURE_LZ4,
-    FRAME_BYTES_MAX, Frame, FrameError, HEADER_BYTES, Hello, Lease, Level, Open, Records, Refuse,
-    RefuseReason, Register, Reject, Resume, Role, Skip, Subscribe,
+    FRAME_BYTES_MAX, Frame, FrameError, HEADER_BYTES, Hello, Lease, Level, Open, Records, Redirect,
+    Refuse, RefuseReason, Register, Reject, Resume, Role, Skip, Subscribe, TermLease,
 };
 
 mod member;
@@ -73,6 +73,11 @@ fn control_fields(control: &Control<'_>, fields: &mut Fields) {
             register.queues.iter().for_each(|queue| fields.text("queue", queue));
         }
         Control::Lease(lease) => fields.number("lease_ms", lease.lease_ms),
+        Control::TermLease(lease) => {
+            fields.number("lease_ms", lease.lease_ms);
+            fields.number("term", lease.term);
+        }
+        Control::Redirect(redirect) => fields.text("address", redirect.address),
         Control::Subscribe(subscribe) => {
             fields.text("consumer", subscribe.consumer);
             fields.text("message_type", subscribe.message_type);
@@ -182,6 +187,8 @@ fn controls() -> Vec<(String, u8, Control<'static>)> {
         RefuseReason::Consumer,
         RefuseReason::Cluster,
         RefuseReason::Stranger,
+        RefuseReason::Term,
+        RefuseReason::Standby,
     ];
     for reason in reasons {
         let retry_after_ms = if reason == RefuseReason::Busy { 5_000 } else { 0 };
@@ -196,6 +203,10 @@ fn controls() -> Vec<(String, u8, Control<'static>)> {
         Control::Register(register)
     });
     add("lease".into(), 0, Control::Lease(Lease { lease_ms: 900_000 }));
+    let lease = TermLease { lease_ms: 900_000, term: 300 };
+    add("lease of a hub that leads in a term".into(), 0, Control::TermLease(lease));
+    let redirect = Redirect { address: "10.0.0.2:8080" };
+    add("redirect to the hub that leads".into(), 0, Control::Redirect(redirect));
 
     let subscribe = Subscribe { consumer: "billing", message_type: "sale*", from_start: true };
     add("subscribe".into(), 0, Control::Subscribe(subscribe));
@@ -353,7 +364,7 @@ fn every_malformed_frame_is_refused_with_the_kind_of_its_vector() {
         ("records too short for their fixed part", frame_of(32, &[0; 27])),
         ("a call too short for its fixed part", frame_of(33, &[0; 3])),
         ("type 0", frame_of(0, &[])),
-        ("type 28, the first that is free", frame_of(28, &[])),
+        ("type 30, the first that is free", frame_of(30, &[])),
         ("type 35, the first that is free above", frame_of(35, &[])),
         ("a ping without a number", frame_of(11, &[])),
         ("a ping with a byte too many", frame_of(11, &[1, 0])),

@@ -451,6 +451,11 @@ impl State {
             match told.event {
                 LeafEvent::Connected { .. } => self.trouble.borrow_mut().clear(),
                 LeafEvent::Refused { reason: RefuseReason::Busy } => {}
+                // It may lead later.
+                LeafEvent::Refused { reason: RefuseReason::Standby } => {
+                    let why = "the hub there stands by for another, which leads";
+                    *self.trouble.borrow_mut() = why.into();
+                }
                 LeafEvent::Refused { reason } => self.refused.set(Some(reason)),
                 LeafEvent::Disconnected => self.waiting.borrow_mut().clear(),
                 _ => {}

@@ -115,6 +115,11 @@ impl<M: Machine + 'static, S: Store + 'static> Reactor<M, S> {
         })
     }
 
+    /// The engine, once all tasks of the node are gone.
+    pub(crate) fn into_engine(self) -> Engine<M, S> {
+        self.engine.into_inner()
+    }
+
     pub(crate) fn now(&self) -> Instant {
         clock::since(self.start_us)
     }

@@ -297,6 +297,11 @@ impl<M: Machine, S: Store> Engine<M, S> {
         (engine, refused)
     }
 
+    /// Ends the engine as a crash would, and gives back what it was made of.
+    pub fn into_parts(self) -> (M, S) {
+        (self.machine, self.store)
+    }
+
     /// Sets the time of the inputs that follow. A time before the last one is ignored.
     pub fn set_time(&mut self, now: Instant, wall_ms: u64) {
         self.now = self.now.max(now);

@@ -25,7 +25,8 @@ pub(super) fn host(options: NodeOptions) -> Result<Rc<Host>, String> {
     let tls = prepare(&options)?;
     let mut rng = Rng::new(entropy());
     let store = open_store(&options, rng.next_u64())?;
-    with_store(options, tls, store, &mut rng)
+    let memory = memory(&options);
+    with_store(options, tls, store, (0, memory), &mut rng)
 }
 
 /// Checks the options and loads the TLS files.
@@ -63,15 +64,17 @@ pub(crate) fn open_store(options: &NodeOptions, random: u64) -> Result<NodeStore
     Ok(store)
 }
 
-/// Puts the parts together around a store.
+/// Puts the parts together around a store, in memory of [`memory`] for the same options; for a hub that
+/// leads in a term, if it has standbys, else in term 0.
 pub(super) fn with_store(
     options: NodeOptions,
     tls: Option<Tls>,
     store: NodeStore,
+    (term, memory): (u64, NodeMemory<'static>),
     rng: &mut Rng,
 ) -> Result<Rc<Host>, String> {
     let start = StdInstant::now();
-    let engine = engine(&options, store, rng);
+    let engine = engine(&options, store, (term, memory), rng);
     let reactor = Reactor::new(
         ReactorConfig {
             links_max: options.limits.links_max,
@@ -164,14 +167,12 @@ fn node_config(options: &NodeOptions, store: &impl Store, rng: &mut Rng) -> Node
     config
 }
 
-/// Memory for the life of the process: a node is started once.
 fn leak<T: Clone>(value: T, count: usize) -> &'static mut [T] {
     Box::leak(vec![value; count].into_boxed_slice())
 }
 
-fn engine(options: &NodeOptions, store: SegmentStore<FileDisk>, rng: &mut Rng) -> NodeEngine {
-    let limits = &options.limits;
-    let config = node_config(options, &store, rng);
+/// The places that a node dials, or is dialled from.
+fn dials(options: &NodeOptions) -> Vec<DialSlot> {
     let upstreams = options
         .upstream_names()
         .into_iter()
@@ -181,18 +182,37 @@ fn engine(options: &NodeOptions, store: SegmentStore<FileDisk>, rng: &mut Rng) -
         .iter()
         .map(|hub| DialSlot::new(DialTarget::Upstream { queue: *hub, dials: false }));
     let leaves = options.dials.iter().map(|_| DialSlot::new(DialTarget::Leaf));
-    let dials: Vec<DialSlot> = upstreams.chain(callers).chain(leaves).collect();
+    upstreams.chain(callers).chain(leaves).collect()
+}
+
+/// Memory for a node, for the life of the process: to be used again by whoever makes several nodes.
+pub(super) fn memory(options: &NodeOptions) -> NodeMemory<'static> {
+    let limits = &options.limits;
+    let dials = dials(options);
     // Leaves register only at a hub.
-    let leases = LeaseServer::slots_for(if config.hub { limits.leaves_max } else { 0 });
+    let hub = options.role == NodeRole::Hub;
+    let leases = LeaseServer::slots_for(if hub { limits.leaves_max } else { 0 });
     let owners = limits.links_max as usize + dials.len();
-    let memory = NodeMemory {
+    NodeMemory {
         links: leak(LinkSlot::FREE, limits.links_max as usize),
         leases: leak(LeaseSlot::FREE, leases),
         lease_timers: leak(Timer::NONE, leases),
         dials: Box::leak(dials.into_boxed_slice()),
         timers: leak(Timer::NONE, owners),
         ready: leak(0, owners),
-    };
+    }
+}
+
+fn engine(
+    options: &NodeOptions,
+    store: NodeStore,
+    (term, memory): (u64, NodeMemory<'static>),
+    rng: &mut Rng,
+) -> NodeEngine {
+    let limits = &options.limits;
+    let mut config = node_config(options, &store, rng);
+    config.term = term;
+    memory.dials.clone_from_slice(&dials(options));
     let engine_config = EngineConfig {
         links_max: limits.links_max,
         link_buffer_bytes: limits.link_buffer_bytes,

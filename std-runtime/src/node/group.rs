@@ -5,16 +5,18 @@ use std::future::pending;
 use std::rc::Rc;
 use std::time::{Duration, Instant as StdInstant};
 
+use replcore::node::NodeMemory;
 use replcore::rng::Rng;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::LocalSet;
 
 use super::build;
-use super::host::{Host, NodeStore};
+use super::host::{Host, NodeStore, Requests};
 use super::{Control, Ending, Started, StopReport, drain, serve_until};
 use crate::api::{ApiError, ErrorKind, Reply, Request, Status};
 use crate::cluster::{Cluster, ClusterOptions, Metadata, PeerOptions};
-use crate::driver::entropy;
+use crate::driver::{Listener, entropy};
 use crate::handle::Pending;
 use crate::options::{Address, NodeOptions, Peer, StandbyOptions};
 use crate::standby::{Lead, Standby, all_empty};
@@ -41,42 +43,62 @@ struct Group {
     tls: Option<Tls>,
     standby: Rc<Standby>,
     start: StdInstant,
+    /// For the machine of the hub while it leads.
+    memory: Option<NodeMemory<'static>>,
 }
 
 /// Runs a hub with standbys from start to stop.
 pub(super) async fn run(
     options: NodeOptions,
     own: StandbyOptions,
-    mut requests: mpsc::Receiver<Pending>,
+    requests: Requests,
     mut controls: mpsc::UnboundedReceiver<Control>,
     started: &Started,
 ) -> StopReport {
     let opened = open(&options, &own).await;
-    let (group, listener) = match opened {
-        Ok((standby, tls, listener)) => {
-            let start = StdInstant::now();
-            (Group { options, own, tls, standby, start }, listener)
-        }
+    let (standby, tls, listener, leaf_listeners) = match opened {
+        Ok(opened) => opened,
         Err(error) => {
             let _ = started.send(Err(error));
             return StopReport::default();
         }
     };
+    let (start, memory) = (StdInstant::now(), None);
+    let mut group = Group { options, own, tls, standby, start, memory };
     tokio::task::spawn_local(group.standby.clone().accept(listener));
-    let looking_after = tokio::task::spawn_local(group.standby.clone().look_after());
-    let _ = started.send(Ok(Vec::new()));
-    let ended = group.follow(&mut requests, &mut controls).await;
-    looking_after.abort();
-    match ended {
-        Ended::Elected(term) => group.lead(term, requests, controls).await,
-        Ended::Stopped(report) => report,
+    tokio::task::spawn_local(group.standby.clone().look_after());
+    let _ = started.send(Ok(leaf_listeners.iter().map(Listener::address).collect()));
+    let mut leaf_listeners = Ok(leaf_listeners);
+    loop {
+        let ended = match leaf_listeners {
+            Ok(listeners) => group.stand_by(listeners, &requests, &mut controls).await,
+            Err(error) => return failed(error),
+        };
+        let term = match ended {
+            Ended::Elected(term) => term,
+            Ended::Stopped(report) => return report,
+        };
+        match group.lead(term, &requests, &mut controls).await {
+            // Nothing is lost by it: it follows whoever leads now.
+            Ok(why) => tracing::warn!("{why}; it stands by"),
+            Err(report) => return report,
+        }
+        if let Err(error) = group.standby.reopen() {
+            return failed(error);
+        }
+        leaf_listeners = super::listen(&group.options);
     }
+}
+
+fn failed(error: String) -> StopReport {
+    tracing::error!("{error}");
+    StopReport { error: Some(error), ..StopReport::default() }
 }
 
 async fn open(
     options: &NodeOptions,
     own: &StandbyOptions,
-) -> Result<(Rc<Standby>, Option<Tls>, TcpListener), String> {
+) -> Result<(Rc<Standby>, Option<Tls>, TcpListener, Vec<Listener>), String> {
     let tls = build::prepare(options)?;
     let Address::Tcp(address) = &own.listen else {
         return Err(format!("standby.listen = {}: only host:port will do", own.listen));
@@ -84,24 +106,43 @@ async fn open(
     let listener = TcpListener::bind(address.as_str())
         .await
         .map_err(|error| format!("cannot listen on {address} for the other hubs: {error}"))?;
+    let leaf_listeners = super::listen(options)?;
     let standby = Standby::open(options.clone(), own.member, tls.clone(), entropy())?;
-    Ok((standby, tls, listener))
+    Ok((standby, tls, listener, leaf_listeners))
 }
 
 impl Group {
-    /// Follows until this hub leads or is told to stop.
+    /// Follows, and turns leaves away, until this hub leads or is told to stop.
+    async fn stand_by(
+        &self,
+        leaf_listeners: Vec<Listener>,
+        requests: &Requests,
+        controls: &mut mpsc::UnboundedReceiver<Control>,
+    ) -> Ended {
+        let mut turning_away = tokio::task::JoinSet::new();
+        for listener in leaf_listeners {
+            let standby = self.standby.clone();
+            turning_away.spawn_local(listener.run(move |accepted| {
+                tokio::task::spawn_local(standby.clone().turn_away(accepted));
+            }));
+        }
+        let ended = self.follow(&mut *requests.lock().await, controls).await;
+        // When this has ended, so have the listeners.
+        turning_away.shutdown().await;
+        ended
+    }
+
     async fn follow(
         &self,
         requests: &mut mpsc::Receiver<Pending>,
         controls: &mut mpsc::UnboundedReceiver<Control>,
     ) -> Ended {
-        let (mut voter, mut look) = (None::<Rc<Cluster>>, tokio::time::interval(LOOK));
+        let (mut voter, mut look) = (self.standby.voter(), tokio::time::interval(LOOK));
         let mut electing = std::pin::pin!(self.join_election());
         loop {
             let changed = self.standby.changed.notified();
             if let Some(error) = self.standby.failed() {
-                tracing::error!("{error}");
-                return Ended::Stopped(StopReport { error: Some(error), ..StopReport::default() });
+                return Ended::Stopped(failed(error));
             }
             if let Some(term) = voter.as_ref().and_then(|voter| voter.term()) {
                 return Ended::Elected(term);
@@ -110,10 +151,7 @@ impl Group {
                 () = changed => {}
                 started = &mut electing, if voter.is_none() => match started {
                     Ok(started) => voter = Some(started),
-                    Err(error) => {
-                        tracing::error!("{error}");
-                        return Ended::Stopped(StopReport { error: Some(error), ..StopReport::default() });
-                    }
+                    Err(error) => return Ended::Stopped(failed(error)),
                 },
                 _ = look.tick(), if voter.is_some() => {}
                 Some(asked) = requests.recv() => {
@@ -122,7 +160,7 @@ impl Group {
                 control = controls.recv() => match control {
                     Some(Control::Lead(term)) => return Ended::Elected(term),
                     Some(Control::Reload(_, answer)) => {
-                        let text = "a hub that stands by reads its file again when it leads";
+                        let text = "a hub that stands by takes changes when it is started again";
                         drop(answer.send(Err(text.into())));
                     }
                     Some(Control::Abort) => return Ended::Stopped(StopReport::default()),
@@ -184,8 +222,11 @@ impl Group {
         let (log_bytes, ordinals) = self.standby.look(look).unwrap_or_default();
         let (head, leader) = (self.standby.head(), self.standby.leader());
         let leads = (!leader.is_empty()).then(|| (leader, "leads".to_owned()));
-        let counters =
-            [("replication_term", self.standby.term()), ("replication_committed", head.number)];
+        let counters = [
+            ("replication_term", self.standby.term()),
+            ("replication_committed", head.number),
+            ("links_turned_away", self.standby.turned_away()),
+        ];
         Status {
             name: self.options.name.as_str().to_owned(),
             role: "standby".to_owned(),
@@ -202,29 +243,48 @@ impl Group {
         }
     }
 
-    /// Leads until a later term begins or the hub is told to stop.
+    /// Leads until a later term begins, and answers why it leads no longer; or until the hub is told to
+    /// stop or fails. Then the store is closed.
     async fn lead(
-        self,
+        &mut self,
         term: u64,
-        requests: mpsc::Receiver<Pending>,
-        controls: mpsc::UnboundedReceiver<Control>,
-    ) -> StopReport {
-        let failed = |error: String| StopReport { error: Some(error), ..StopReport::default() };
+        requests: &Requests,
+        controls: &mut mpsc::UnboundedReceiver<Control>,
+    ) -> Result<String, StopReport> {
         let Some(mut store) = self.standby.take_store(term) else {
-            return failed("the store is not open".into());
+            return Err(failed("the store is not open".into()));
         };
         if let Err(reason) = store.promote(term, entropy()) {
-            return failed(format!("cannot lead in term {term} ({reason})"));
+            return Err(failed(format!("cannot lead in term {term} ({reason})")));
         }
         let first = store.committed_number();
+        let options = self.options.clone();
+        let memory = self.memory.take().unwrap_or_else(|| build::memory(&options));
         let mut rng = Rng::new(entropy());
-        let (options, own) = (self.options.clone(), self.own.clone());
-        let host = match build::with_store(options, self.tls.clone(), store, &mut rng) {
-            Ok(host) => host,
-            Err(error) => return failed(error),
+        let host = build::with_store(options, self.tls.clone(), store, (term, memory), &mut rng)
+            .map_err(failed)?;
+        // All tasks of the hub that leads are in this set, and end with it.
+        let tasks = LocalSet::new();
+        let serving = self.serve(host.clone(), (term, first), requests.clone(), controls);
+        let why = tasks.run_until(serving).await?;
+        drop(tasks);
+        let Some((options, memory)) = host.dismantle() else {
+            return Err(failed(format!("{why}; it still works for it: this is a defect")));
         };
+        (self.options, self.memory) = (options, Some(memory));
+        Ok(why)
+    }
+
+    async fn serve(
+        &self,
+        host: Rc<Host>,
+        (term, first): (u64, u64),
+        requests: Requests,
+        controls: &mut mpsc::UnboundedReceiver<Control>,
+    ) -> Result<String, StopReport> {
         let reactor = host.reactor.clone();
-        let lead = Lead::new(reactor.clone(), own, self.standby.clone(), self.tls.clone(), term);
+        let (own, standby) = (self.own.clone(), self.standby.clone());
+        let lead = Lead::new(reactor.clone(), own, standby, self.tls.clone(), term);
         let _ = host.lead.set(lead.clone());
         lead.start();
         let open = Rc::new(Cell::new(false));
@@ -248,20 +308,24 @@ impl Group {
         let looking_after = tokio::task::spawn_local(host.clone().look_after());
         let ended = async {
             tokio::select! {
-                () = self.later_term(term) => format!(
-                    "`{}` no longer leads: its term {term} is over; started again it stands by",
+                () = self.later_term(term) => Ending::Deposed(format!(
+                    "`{}` no longer leads: its term {term} is over",
                     self.own.member,
-                ),
-                Ok(error) = not_opened => error,
+                )),
+                Ok(error) = not_opened => Ending::Failed(error),
             }
         };
         let ending = serve_until(&host, turns, controls, ended).await;
         looking_after.abort();
         let mut report = StopReport::default();
         match ending {
-            Ending::Aborted => return report,
+            Ending::Aborted => return Err(report),
             // What is not replicated stays as it is: a later leader may not have it.
-            Ending::Failed(error) => return failed(error),
+            Ending::Failed(error) => {
+                report.error = Some(error);
+                return Err(report);
+            }
+            Ending::Deposed(why) => return Ok(why),
             Ending::Stopped => report.left = drain(&host).await,
         }
         opening.abort();
@@ -270,7 +334,7 @@ impl Group {
         if let Err(reason) = host.reactor.engine.borrow_mut().store_mut().close() {
             report.error = Some(format!("the store could not be closed ({reason})"));
         }
-        report
+        Err(report)
     }
 
     /// Waits until this hub leads no longer: a later term has begun, or its lease has run out.
@@ -297,7 +361,7 @@ async fn open_when_replicated(
     options: NodeOptions,
     (term, first): (u64, u64),
     open: Rc<Cell<bool>>,
-    requests: mpsc::Receiver<Pending>,
+    requests: Requests,
     failed: oneshot::Sender<String>,
 ) {
     loop {

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant as StdInstant};
 
 use replcore::contract::{DialIndex, LinkId};
 use replcore::lease::{LeaseSlot, LeaseState};
-use replcore::node::{Node, NodeError, NodeEvent};
+use replcore::node::{Node, NodeError, NodeEvent, NodeMemory};
 use replcore::stream::{CLASSES, Name, NodeId, QueueId, QueueKey};
 use replcore::wire::Role;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Mutex, Semaphore, mpsc};
 
 use crate::api::{ApiError, ErrorKind, NewMessage, NodeStatus, Outcome, Reply, Request, Status};
 use crate::driver::{Accepted, Reactor, Stream, count};
@@ -26,6 +26,9 @@ use crate::tls::Tls;
 pub(crate) type NodeStore = SegmentStore<FileDisk>;
 pub(crate) type NodeEngine = Engine<Node<'static>, NodeStore>;
 pub(crate) type NodeReactor = Reactor<Node<'static>, NodeStore>;
+
+/// Where the requests of this process come from, for whatever serves them now.
+pub(super) type Requests = Rc<Mutex<mpsc::Receiver<Pending>>>;
 
 /// How often the TLS files are looked at.
 const TLS_PERIOD: Duration = Duration::from_secs(5);
@@ -46,6 +49,8 @@ pub(super) struct Host {
     places: RefCell<Vec<String>>,
     /// Which of its addresses was connected last, by place.
     dialed_last: RefCell<BTreeMap<u16, usize>>,
+    /// Where the hub is that leads, as one that stands by has said, by place: to be dialled next.
+    redirected: RefCell<BTreeMap<u16, Address>>,
     stopping: Cell<bool>,
     /// How this hub leads the others that hold its log.
     pub(super) lead: OnceCell<Rc<Lead>>,
@@ -72,6 +77,7 @@ impl Host {
             calls_at_work: Cell::new(0),
             places: RefCell::new(vec!["not connected yet".to_owned(); places]),
             dialed_last: RefCell::default(),
+            redirected: RefCell::default(),
             stopping: Cell::new(false),
             lead: OnceCell::new(),
         }
@@ -138,10 +144,18 @@ impl Host {
     }
 
     async fn dial(self: Rc<Self>, dial: DialIndex) {
-        let Some((wanted, addresses)) = self.place(dial) else { return };
+        let Some((wanted, mut addresses)) = self.place(dial) else { return };
         // Behind the one that was connected last: it has just ended.
-        let tried = self.dialed_last.borrow().get(&dial.0).map_or(0, |last| last + 1);
-        for at in tried..tried + addresses.len() {
+        let behind = self.dialed_last.borrow().get(&dial.0).map_or(0, |last| last + 1);
+        let leader = self.redirected.borrow_mut().remove(&dial.0);
+        let first = match leader {
+            Some(leader) => addresses.iter().position(|it| *it == leader).unwrap_or_else(|| {
+                addresses.push(leader);
+                addresses.len() - 1
+            }),
+            None => behind,
+        };
+        for at in first..first + addresses.len() {
             let at = at % addresses.len();
             match self.dial_at(wanted, &addresses[at]).await {
                 Ok((stream, identity)) => {
@@ -183,7 +197,7 @@ impl Host {
         loop {
             let event = self.reactor.engine.borrow_mut().next_event();
             let Some(told) = event else { break };
-            self.note(told.event);
+            self.note(told.event, &told.detail);
         }
         loop {
             let dial = self.reactor.engine.borrow_mut().next_dial();
@@ -193,7 +207,7 @@ impl Host {
         self.start_calls();
     }
 
-    fn note(&self, event: NodeEvent) {
+    fn note(&self, event: NodeEvent, detail: &[u8]) {
         match event {
             NodeEvent::LeafUp { node, .. } => {
                 tracing::info!(leaf = self.name_of(node), "a leaf has registered");
@@ -209,10 +223,16 @@ impl Host {
             }
             NodeEvent::Registered { dial, lease_ms } => self.registered(dial, lease_ms),
             NodeEvent::UpstreamRefused { dial, reason } => {
+                let text = format!("refused: {reason}");
                 if let Some((upstream, _)) = self.place(dial) {
-                    tracing::warn!(%upstream, "it refuses this node: {reason}");
+                    tracing::warn!(%upstream, "{text}");
                 }
-                self.set_place(dial, format!("refused: {reason}"));
+                self.set_place(dial, text);
+            }
+            NodeEvent::Redirected { dial } => {
+                let leader = String::from_utf8_lossy(detail).into_owned();
+                self.set_place(dial, format!("the hub there stands by; {leader} leads"));
+                self.redirected.borrow_mut().insert(dial.0, Address::Tcp(leader));
             }
             NodeEvent::DialDown { dial } => {
                 let mut places = self.places.borrow_mut();
@@ -290,7 +310,8 @@ impl Host {
     }
 
     /// Serves the requests of this process.
-    pub(super) async fn serve(self: Rc<Self>, mut requests: mpsc::Receiver<Pending>) {
+    pub(super) async fn serve(self: Rc<Self>, requests: Requests) {
+        let mut requests = requests.lock().await;
         let calls_max = self.options.borrow().limits.calls_max as usize;
         let at_work = std::sync::Arc::new(Semaphore::new(calls_max.max(1)));
         loop {
@@ -307,6 +328,16 @@ impl Host {
                 drop(permit);
             });
         }
+    }
+
+    /// Ends the node as a crash would, once all its tasks are gone: closes the store, and gives back the
+    /// memory of the machine. `None` when something still runs.
+    pub(super) fn dismantle(self: Rc<Self>) -> Option<(NodeOptions, NodeMemory<'static>)> {
+        let Self { reactor, service, options, lead, .. } = Rc::into_inner(self)?;
+        drop((service, lead));
+        let (node, store) = Rc::into_inner(reactor)?.into_engine().into_parts();
+        drop(store);
+        Some((options.into_inner(), node.into_memory()))
     }
 
     /// The name in the certificate at the other end of a link, if there is one.
@@ -490,6 +521,7 @@ impl Host {
             ("link_violations", node.link.violations),
             ("link_silent", node.link.silent),
             ("link_frames_repeated", node.link.repeated),
+            ("link_terms_over", node.link.terms_over),
             ("link_stalled", sockets.stalled.get()),
             ("connections_accepted", sockets.accepted.get()),
             ("connections_refused", sockets.refused.get()),

@@ -13,7 +13,7 @@ use std::sync::mpsc as std_mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant as StdInstant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
 use self::host::Host;
 use crate::driver::Listener;
@@ -138,9 +138,10 @@ type Started = std_mpsc::SyncSender<Result<Vec<Address>, String>>;
 async fn run(
     options: NodeOptions,
     requests: mpsc::Receiver<crate::handle::Pending>,
-    controls: mpsc::UnboundedReceiver<Control>,
+    mut controls: mpsc::UnboundedReceiver<Control>,
     started: &Started,
 ) -> StopReport {
+    let requests = Rc::new(Mutex::new(requests));
     if let Some(standby) = options.standby.clone() {
         return group::run(options, standby, requests, controls, started).await;
     }
@@ -168,11 +169,11 @@ async fn run(
     let looking_after = tokio::task::spawn_local(host.clone().look_after());
     let _ = started.send(Ok(addresses));
 
-    let ended = serve_until(&host, turns, controls, std::future::pending()).await;
+    let ended = serve_until(&host, turns, &mut controls, std::future::pending()).await;
     let mut report = StopReport::default();
     match ended {
         Ending::Aborted => return report,
-        Ending::Failed(error) => report.error = Some(error),
+        Ending::Failed(error) | Ending::Deposed(error) => report.error = Some(error),
         Ending::Stopped => {
             drop(accepting);
             report.left = drain(&host).await;
@@ -202,16 +203,18 @@ enum Ending {
     Aborted,
     /// It cannot go on.
     Failed(String),
+    /// A hub with standbys leads no longer.
+    Deposed(String),
 }
 
-/// Does what is asked of a running node until it ends; `failed` may say that it has to.
+/// Does what is asked of a running node until it ends; `ended` may say that it has to.
 async fn serve_until(
     host: &Rc<Host>,
     mut turns: tokio::task::JoinHandle<crate::engine::Stopped>,
-    mut controls: mpsc::UnboundedReceiver<Control>,
-    failed: impl Future<Output = String>,
+    controls: &mut mpsc::UnboundedReceiver<Control>,
+    ended: impl Future<Output = Ending>,
 ) -> Ending {
-    let mut failed = std::pin::pin!(failed);
+    let mut ended = std::pin::pin!(ended);
     loop {
         tokio::select! {
             stopped = &mut turns => {
@@ -222,12 +225,10 @@ async fn serve_until(
                 tracing::error!("{why}");
                 return Ending::Failed(why);
             }
-            why = &mut failed => {
-                tracing::error!("{why}");
-                return Ending::Failed(why);
-            }
+            ending = &mut ended => return ending,
             control = controls.recv() => match control {
                 Some(Control::Reload(options, answer)) => drop(answer.send(host.reload(*options))),
+                // It leads already, or is a node that no other stands by for.
                 Some(Control::Lead(_)) => {}
                 Some(Control::Abort) => return Ending::Aborted,
                 Some(Control::Stop) | None => return Ending::Stopped,

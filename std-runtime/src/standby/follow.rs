@@ -2,21 +2,23 @@
 //! the latest term.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
 use replcore::contract::Failure;
-use replcore::stream::Name;
-use replcore::wire::Progress;
+use replcore::node::turn_away;
+use replcore::stream::{Address as LeafAddress, Name};
+use replcore::wire::{CONTROL_FRAME_BYTES_MAX, Progress};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
 use super::wire::{Connection, Event, Message, VERSION};
 use super::{NodeStore, folder};
 use crate::cluster::Cluster;
-use crate::driver::{Stream, wall_ms};
+use crate::driver::{Accepted, Stream, count, wall_ms};
 use crate::options::NodeOptions;
 use crate::store::{FileDisk, FollowError, Head, Identity, SegmentStore, Store};
 use crate::tls::Tls;
@@ -45,6 +47,11 @@ pub(crate) struct Standby {
     head: Cell<Head>,
     identity: Cell<Identity>,
     leader: RefCell<String>,
+    /// Where that one takes leaves, while it is linked.
+    leaf_address: RefCell<Option<LeafAddress>>,
+    /// Links that are being turned away, and those that were.
+    turning_away: Cell<u32>,
+    turned_away: Cell<u64>,
     /// The connection that is served; an older one ends itself.
     serving: Cell<u64>,
     /// Told when something in the fields above has changed.
@@ -57,6 +64,34 @@ pub(crate) struct Standby {
 
 fn invalid(what: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.into())
+}
+
+/// Reads the greeting of a leaf or a program and answers that this hub stands by.
+async fn answer_greeting(
+    stream: &mut Stream,
+    leader: impl Fn() -> Option<LeafAddress>,
+) -> io::Result<()> {
+    let (mut data, mut buf) = (Vec::new(), [0; CONTROL_FRAME_BYTES_MAX]);
+    let len = loop {
+        let bytes = poll_fn(|cx| stream.poll_read(cx, &mut buf)).await?;
+        if bytes == 0 {
+            return Ok(());
+        }
+        data.extend_from_slice(&buf[..bytes]);
+        match turn_away(&data, leader().as_ref(), &mut buf) {
+            Ok(Some(len)) => break len,
+            Ok(None) => {}
+            Err(error) => return Err(invalid(error.to_string())),
+        }
+    };
+    let mut written = 0;
+    while written < len {
+        written += poll_fn(|cx| stream.poll_write(cx, &buf[written..len])).await?;
+    }
+    poll_fn(|cx| stream.poll_flush(cx)).await?;
+    // The other end closes: if this one did, what it said could be lost.
+    while poll_fn(|cx| stream.poll_read(cx, &mut buf)).await? > 0 {}
+    Ok(())
 }
 
 impl Standby {
@@ -91,6 +126,9 @@ impl Standby {
             head: Cell::new(head),
             identity: Cell::new(identity),
             leader: RefCell::default(),
+            leaf_address: RefCell::default(),
+            turning_away: Cell::new(0),
+            turned_away: Cell::new(0),
             serving: Cell::new(0),
             changed: Notify::new(),
             failed: RefCell::default(),
@@ -112,6 +150,37 @@ impl Standby {
     /// Whom it follows; empty for nobody.
     pub(crate) fn leader(&self) -> String {
         self.leader.borrow().clone()
+    }
+
+    /// Where the hub takes leaves that leads, if that is known.
+    fn leaf_address(&self) -> Option<LeafAddress> {
+        let named = |voter: &Rc<Cluster>| {
+            voter.leader().is_some_and(|leader| leader.identifier == *self.leader.borrow())
+        };
+        let leads = self.voter.borrow().as_ref().is_none_or(named);
+        self.leaf_address.borrow().filter(|_| leads)
+    }
+
+    /// Links that were turned away.
+    pub(crate) const fn turned_away(&self) -> u64 {
+        self.turned_away.get()
+    }
+
+    /// Tells a leaf or a program where the hub is that leads, and closes.
+    pub(crate) async fn turn_away(self: Rc<Self>, accepted: Accepted) {
+        if self.turning_away.get() >= self.options.limits.links_max {
+            return;
+        }
+        count(&self.turned_away, 1);
+        self.turning_away.set(self.turning_away.get() + 1);
+        let handshake = Duration::from_millis(self.options.deadlines.handshake_ms.into());
+        let answer = async {
+            let (mut stream, _) = accepted.open(self.tls.as_ref(), handshake).await?;
+            answer_greeting(&mut stream, || self.leaf_address()).await
+        };
+        // Whatever comes of it: the other end dials again.
+        let _ = tokio::time::timeout(2 * handshake, answer).await;
+        self.turning_away.set(self.turning_away.get() - 1);
     }
 
     pub(crate) fn identity(&self) -> Identity {
@@ -174,6 +243,28 @@ impl Standby {
         store
     }
 
+    /// Opens the store again, after the hub to which it was given leads no longer. What that one has
+    /// committed and nobody else has seen is there, as after a restart: the log of the next leader
+    /// decides.
+    ///
+    /// # Errors
+    /// One line that says what is wrong.
+    pub(crate) fn reopen(&self) -> Result<(), String> {
+        let store = crate::node::open_store(&self.options, self.next_random())?;
+        if store.head().number == 0 {
+            return Err(format!(
+                "data folder {}: the log has lost its end; started again this hub takes a copy",
+                self.options.folder.display()
+            ));
+        }
+        self.head.set(store.head());
+        self.identity.set(store.identity());
+        self.leader.replace(String::new());
+        self.store.replace(Some(store));
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
     /// Accepts for as long as it is polled.
     pub(crate) async fn accept(self: Rc<Self>, listener: TcpListener) {
         let at_once = std::sync::Arc::new(tokio::sync::Semaphore::new(super::CONNECTIONS_MAX));
@@ -204,8 +295,8 @@ impl Standby {
             return Err(invalid("its certificate is not that of this hub"));
         }
         let mut connection = Connection::new(stream);
-        let Message::Hello { version, hub, member, term } = connection.message(handshake).await?
-        else {
+        let hello = connection.message(handshake).await?;
+        let Message::Hello { version, hub, member, term, address } = hello else {
             return Err(invalid("the first message is no greeting"));
         };
         self.note(self.head.get()).await;
@@ -215,16 +306,23 @@ impl Standby {
             Some(format!("this is `{member}` itself"))
         } else if term > 0 && (term < self.term.get() || self.is_leading(term)) {
             Some(format!("term {} has begun", self.term.get()))
+        } else if term > 0 && self.store.borrow().is_none() {
+            self.hear_term(term);
+            Some("it leads in an earlier term, and steps down".to_owned())
         } else {
             None
         };
         let answer = match &refusal {
             Some(reason) => Message::Refused { term: self.term.get(), reason: reason.clone() },
-            None => self.welcome(term, &member),
+            None => self.welcome(term, &member, &address),
         };
         connection.queue(&answer);
         let done = refusal.is_some() || term == 0;
+        let serving = self.serving.get();
         let served = if done { Ok(()) } else { self.follow(&mut connection, term).await };
+        if !done && self.serving.get() == serving {
+            self.leaf_address.replace(None);
+        }
         // What was queued is still written: a refusal says why.
         while connection.queued_bytes() > 0 {
             let _ = tokio::time::timeout(handshake, connection.next()).await??;
@@ -237,11 +335,12 @@ impl Standby {
         self.store.borrow().is_none() && term == self.term.get()
     }
 
-    fn welcome(&self, term: u64, member: &str) -> Message {
+    fn welcome(&self, term: u64, member: &str, address: &str) -> Message {
         if term > 0 {
             self.hear_term(term);
             self.serving.set(self.serving.get() + 1);
             self.leader.replace(member.to_owned());
+            self.leaf_address.replace(LeafAddress::new(address).ok());
             self.copy.replace(None);
         }
         let instance = self.identity.get().instance;

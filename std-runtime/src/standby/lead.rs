@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use super::follow::{ALIVE, Standby};
 use super::wire::{Connection, Event, Message, VERSION};
 use super::{NodeReactor, StandbyOptions};
 use crate::driver::Stream;
-use crate::options::Peer;
+use crate::options::{Address, NodeOptions, Peer};
 use crate::store::{CopyCursor, Head, ShipCursor, Shipped, Store};
 use crate::tls::Tls;
 
@@ -253,6 +254,18 @@ impl Lead {
     }
 }
 
+/// Where leaves are to dial this hub; empty when its options do not say.
+fn leaf_address(options: &NodeOptions) -> String {
+    let listens = options.listen.iter().find_map(|address| match address {
+        Address::Tcp(text) => Some(text.as_str()),
+        _ => None,
+    });
+    let text = if options.advertise.is_empty() { listens } else { Some(&*options.advertise) };
+    // One that stands for all of this machine's addresses says nothing to another.
+    let anywhere = |text: &str| text.parse().is_ok_and(|it: SocketAddr| it.ip().is_unspecified());
+    text.filter(|text| !anywhere(text)).unwrap_or_default().to_owned()
+}
+
 /// Greets another hub, as the leader in `term`; whose log it has, and where that ends.
 async fn greet(
     standby: &Standby,
@@ -264,6 +277,7 @@ async fn greet(
         hub: standby.options.name.as_str().to_owned(),
         member: standby.member.as_str().to_owned(),
         term,
+        address: leaf_address(&standby.options),
     });
     let handshake = Duration::from_millis(standby.options.deadlines.handshake_ms.into());
     match connection.message(handshake).await? {

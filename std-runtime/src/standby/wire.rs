@@ -17,7 +17,7 @@ use crate::driver::Stream;
 use crate::store::Head;
 
 /// The version of these messages.
-pub(super) const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 2;
 const HEADER_BYTES: usize = 8;
 /// Longest message taken: the largest batch and the state of the largest store fit. Memory is taken
 /// as bytes arrive, not as they are announced.
@@ -37,6 +37,8 @@ pub(super) enum Message {
         member: String,
         /// The term in which it leads; 0 for one that only asks how far the other is.
         term: u64,
+        /// Where it takes leaves; empty when that is not known.
+        address: String,
     },
     /// The answer of a standby: who it is and where its log ends.
     Welcome { member: String, instance: u64, head: Head },

@@ -190,6 +190,10 @@ class Refuse(enum.IntEnum):
     CLUSTER = 10
     # This node is no member of the other's cluster.
     STRANGER = 11
+    # The other end, a hub, leads in a term that is over: the leaf refuses it. Dial another.
+    TERM = 12
+    # The other end, a hub, stands by for another. Dial that one.
+    STANDBY = 13
 
 
 class MemberEvent(enum.IntEnum):

@@ -127,7 +127,7 @@ impl<S: Subject> Play<'_, S> {
                 of.refused.remove(&index);
                 Ok(())
             }
-            Control::Lease(_) if unsafe_keys && self.peer_unsafe(link) => {
+            Control::Lease(_) | Control::TermLease(_) if unsafe_keys && self.peer_unsafe(link) => {
                 self.broken(11, "a lease is granted before its registration is safe")
             }
             _ => Ok(()),
