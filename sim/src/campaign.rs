@@ -48,7 +48,7 @@ pub enum Fault {
     /// back, it may give a number again to one leaf before another, which knows the number, is
     /// back to tell it.
     SetBack,
-    /// A bit flips on the disk of a leaf, and it restarts. System level only.
+    /// A bit flips on the disk of a leaf, which restarts, or goes on. System level only.
     DiskFlip,
 }
 

@@ -41,8 +41,6 @@ struct State {
     /// Changes until the power goes.
     changes_left: Option<u64>,
     lies: bool,
-    /// A bit was flipped.
-    damaged: bool,
     syncs: u64,
 }
 
@@ -172,11 +170,6 @@ impl SimDisk {
         self.0.borrow().used()
     }
 
-    /// Whether a bit was flipped.
-    pub fn is_damaged(&self) -> bool {
-        self.0.borrow().damaged
-    }
-
     /// Syncs of files so far.
     pub fn syncs(&self) -> u64 {
         self.0.borrow().syncs
@@ -239,22 +232,25 @@ impl SimDisk {
         *state = State { lies, syncs, ..image.0.clone() };
     }
 
-    /// Flips one bit of what is on the medium, in a part that was ever written, while nothing runs
-    /// on it. Answers where.
-    pub fn flip(&self, rng: &mut Rng) -> Option<(String, usize)> {
+    /// Flips one bit of what is on the medium, in a part that was ever written, of some file whose
+    /// name begins so. Answers where.
+    pub fn flip(&self, prefix: &str, rng: &mut Rng) -> Option<(String, usize)> {
         let mut state = self.0.borrow_mut();
-        state.damaged = true;
-        let count = state.names.len() as u64;
+        let named = || state.names.iter().filter(|(name, _)| name.starts_with(prefix));
+        let count = named().count() as u64;
         if count == 0 {
             return None;
         }
         let nth = rng.between(0, count - 1) as usize;
-        let (name, index) = state.names.iter().nth(nth).map(|(name, at)| (name.clone(), *at))?;
+        let (name, index) = named().nth(nth).map(|(name, at)| (name.clone(), *at))?;
         let file = state.files.get_mut(&index)?;
         let written = file.durable.iter().rposition(|byte| *byte != 0)?;
         let at = rng.between(0, written as u64) as usize;
         file.durable[at] ^= 1 << rng.between(0, 7);
         file.current.clone_from(&file.durable);
+        for (offset, data) in &file.pending {
+            put(&mut file.current, *offset, data);
+        }
         Some((name, at))
     }
 }

@@ -113,6 +113,8 @@ struct Running {
     consumed: [u64; CLASSES],
     wake: Option<Instant>,
     touched: bool,
+    /// Reports of damage that were told.
+    reports: usize,
 }
 
 #[derive(Debug, Default)]
@@ -361,15 +363,17 @@ impl Process for SystemProcess {
             running.touched = true;
         }
         running.flush(effects);
+        for text in &running.engine.store().reports()[running.reports..] {
+            observations.push(Observation::Note { text: text.clone() });
+        }
+        running.reports = running.engine.store().reports().len();
         while let Some(told) = running.engine.next_event() {
             observations.push(Observation::Note { text: format!("{:?}", told.event) });
         }
         if let Some(stopped) = running.engine.stopped()
             && !std::mem::replace(&mut self.told, true)
         {
-            // A damaged record that it has to move stops a store; the next start sets it aside.
-            let expected = matches!(stopped, Stopped::Store(Failure::Io))
-                && (running.disk.is_off() || running.disk.is_damaged());
+            let expected = matches!(stopped, Stopped::Store(Failure::Io)) && running.disk.is_off();
             if !expected {
                 let what = format!("the engine stopped: {stopped:?}");
                 observations.push(Observation::Violation { what });
@@ -439,10 +443,14 @@ impl Systems {
         &self.disks[node]
     }
 
-    /// Flips a bit on the disk of a node that does not run.
-    pub fn flip(&mut self, node: usize, rng: &mut Rng) -> Option<(String, usize)> {
+    /// Flips a bit on the disk of a node: of its log while it `runs`, otherwise of any file. Some of
+    /// those a store cannot do without at a start, and gets from a copy.
+    pub fn flip(&mut self, node: usize, runs: bool, rng: &mut Rng) -> Option<(String, usize)> {
+        if runs {
+            return self.disks[node].flip("log-", rng);
+        }
         self.images.insert(node, self.disks[node].image());
-        self.disks[node].flip(rng)
+        self.disks[node].flip("", rng)
     }
 
     /// Sets the disk of a node that does not run back to a copy.
@@ -559,6 +567,7 @@ impl Systems {
             consumed: [0; CLASSES],
             wake: Some(now.monotonic),
             touched: true,
+            reports: 0,
         })
     }
 }

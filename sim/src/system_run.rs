@@ -339,11 +339,17 @@ impl SystemRun {
             Fault::DiskFlip if self.restored => {}
             Fault::DiskFlip => {
                 self.restored = true;
-                self.cluster.crash(node, true);
-                let where_to = self.cluster.machinery_mut().flip(node, &mut self.rng);
-                self.cluster.remark(node, &format!("a bit flips in {where_to:?}"));
+                // One half under a node that goes on, and meets it when it reads.
+                let runs = ms % 2 == 1 && self.cluster.runs(node);
+                if !runs {
+                    self.cluster.crash(node, true);
+                }
+                let place = self.cluster.machinery_mut().flip(node, runs, &mut self.rng);
+                self.cluster.remark(node, &format!("a bit flips in {place:?}"));
                 self.checker.set_back(node, node < self.hubs);
-                self.cluster.boot_after(node, ms * 1_000);
+                if !runs {
+                    self.cluster.boot_after(node, ms * 1_000);
+                }
             }
             Fault::SlowDisk => {}
         }

@@ -60,6 +60,12 @@ fn a_disk_that_is_set_back_or_flips_a_bit_at_rest_loses_nothing_that_others_hold
             panic!("{failure}");
         }
     }
+    // With both: records behind damage were not found, and a consumer could not be made again.
+    for seed in [2267, 2279] {
+        if let Err(failure) = run(&SystemPlan::new(5), seed, false) {
+            panic!("{failure}");
+        }
+    }
 }
 
 #[test]

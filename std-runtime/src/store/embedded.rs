@@ -172,7 +172,7 @@ pub struct SegmentStore<D: Disk> {
 }
 
 impl<D: Disk> SegmentStore<D> {
-    /// What was found damaged at the start, one line each.
+    /// What was found damaged at the start and since, one line each; the first 64 since.
     pub fn reports(&self) -> &[String] {
         &self.reports
     }

@@ -9,7 +9,8 @@ use replcore::log::record::{ENTRY_HEADER_BYTES, KIND_RECORD};
 
 use super::Identity;
 use super::disk::{Disk, FileId};
-use super::segment::{self, Found, Index, Mark, Scan, Segment, length_at};
+use super::segment::{self, Index, Mark, Segment, length_at};
+use super::survey::Survey;
 
 /// Where an empty segment ends.
 const FIRST_END: u64 = segment::HEADER_BYTES as u64;
@@ -54,6 +55,31 @@ pub(super) enum ReadError {
     Io,
 }
 
+/// Damage that was met while reading and is not told yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Damage {
+    pub segment: u64,
+    /// Other damage in this segment was met before.
+    pub again: bool,
+    /// What the segment held.
+    pub first_ordinal: u64,
+    pub records: u64,
+    /// What of it cannot be read, and the first of that.
+    pub lost: u64,
+    pub first_lost: u64,
+}
+
+/// Where a walk over a segment ended.
+#[derive(Clone, Copy, Debug)]
+enum Walked {
+    /// At the record, which is sound and here in the window; whole entries follow up to the end.
+    Found(usize, usize),
+    /// Behind the place where it would be.
+    Missing,
+    /// At something that is not sound.
+    Damaged(u32),
+}
+
 /// Sizes of a log.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LogConfig {
@@ -85,7 +111,11 @@ pub(super) struct Log<D> {
     /// Records before this one are committed.
     pub durable_ordinal: u64,
     window: Vec<u8>,
+    /// Where in its file the window begins.
+    window_at: u64,
     reads: u64,
+    /// At most one for each segment and commit.
+    pub damage: Vec<Damage>,
     pub written_bytes: u64,
     pub sync_us: u64,
 }
@@ -127,7 +157,9 @@ impl<D: Disk> Log<D> {
             next_ordinal,
             durable_ordinal: next_ordinal,
             window: Vec::new(),
+            window_at: 0,
             reads: 0,
+            damage: Vec::new(),
             written_bytes: 0,
             sync_us: 0,
         }
@@ -457,9 +489,9 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// The bytes of committed records from `ordinal` on: whole records one after the other, and
-    /// whether their checksums were checked since they were read.
-    pub(super) fn view(&mut self, ordinal: u64) -> Result<(&[u8], bool), ReadError> {
+    /// The bytes of committed records from `ordinal` on: whole records one after the other, and how
+    /// many of them are known to be sound.
+    pub(super) fn view(&mut self, ordinal: u64) -> Result<(&[u8], u64), ReadError> {
         if ordinal >= self.durable_ordinal {
             return Err(ReadError::Lost(ordinal));
         }
@@ -473,12 +505,12 @@ impl<D: Disk> Log<D> {
             for _ in 0..within % MARK_RECORDS {
                 offset += length_at(&batch.bytes, offset);
             }
-            return Ok((&batch.bytes[offset..batch.records_end], true));
+            return Ok((&batch.bytes[offset..batch.records_end], u64::MAX));
         }
         self.view_disk(ordinal)
     }
 
-    fn view_disk(&mut self, ordinal: u64) -> Result<(&[u8], bool), ReadError> {
+    fn view_disk(&mut self, ordinal: u64) -> Result<(&[u8], u64), ReadError> {
         let at = self.segment_of(ordinal).ok_or(ReadError::Lost(
             self.segments.front().map_or(self.next_ordinal, |first| first.first_ordinal),
         ))?;
@@ -487,21 +519,48 @@ impl<D: Disk> Log<D> {
         if ordinal >= self.segments[at].next_ordinal {
             return Err(ReadError::Lost(next_segment));
         }
-        self.index(at).map_err(|_| ReadError::Io)?;
         self.reads += 1;
         self.segments[at].used_at = self.reads;
-        let file = self.segments[at].open(&mut self.disk).map_err(|_| ReadError::Io)?;
-        let (number, limit) = (self.segments[at].number, self.segments[at].end);
-        let Some(index) = &self.segments[at].index else { return Err(ReadError::Io) };
-        let lost = ReadError::Lost(index.after(ordinal).map_or(next_segment, |mark| mark.ordinal));
-        let mark = index.before(ordinal).ok_or(lost)?;
-        let found = self.walk(file, number, limit, mark, ordinal).map_err(|_| ReadError::Io)?;
-        let (start, end) = found.ok_or(lost)?;
-        Ok((&self.window[start..end], false))
+        let mut walked = self.find(at, ordinal).map_err(|_| ReadError::Io)?;
+        if let Walked::Damaged(offset) = walked
+            && !self.segments[at].index.as_ref().is_some_and(|index| index.knows_damage(offset))
+        {
+            // It was sound when the index was made.
+            self.segments[at].index = None;
+            walked = self.find(at, ordinal).map_err(|_| ReadError::Io)?;
+        }
+        match (walked, &mut self.segments[at].index) {
+            (Walked::Found(start, end), _) => Ok((&self.window[start..end], 1)),
+            (walked, Some(index)) => {
+                if let Walked::Damaged(offset) = walked {
+                    index.add_damage(offset);
+                }
+                let next = index.after(ordinal).map_or(next_segment, |mark| mark.ordinal);
+                Err(ReadError::Lost(next))
+            }
+            (_, None) => Err(ReadError::Io),
+        }
     }
 
-    /// Reads from `mark` on and walks to `ordinal`; answers where in the window it starts and
-    /// where the whole records behind it end.
+    /// Walks to `ordinal` in a segment, from the last record before it that is in the index.
+    fn find(&mut self, at: usize, ordinal: u64) -> io::Result<Walked> {
+        self.index(at)?;
+        let file = self.segments[at].open(&mut self.disk)?;
+        let (number, limit) = (self.segments[at].number, self.written_end(at));
+        let mark = self.segments[at].index.as_ref().and_then(|index| index.before(ordinal));
+        match mark {
+            Some(mark) => self.walk(file, number, limit, mark, ordinal),
+            None => Ok(Walked::Missing),
+        }
+    }
+
+    /// Where the batches of a segment end that are written.
+    fn written_end(&self, at: usize) -> u64 {
+        let segment = &self.segments[at];
+        let waits = self.closed.iter().find(|batch| batch.segment == segment.number);
+        waits.map_or(segment.end, |batch| batch.offset)
+    }
+
     fn walk(
         &mut self,
         file: FileId,
@@ -509,62 +568,52 @@ impl<D: Disk> Log<D> {
         limit: u64,
         mark: Mark,
         ordinal: u64,
-    ) -> io::Result<Option<(usize, usize)>> {
+    ) -> io::Result<Walked> {
         let (mut offset, mut batch_end) = (u64::from(mark.offset), u64::from(mark.batch_end));
         let mut now = mark.ordinal;
-        let mut base = offset;
-        self.fill_window(file, base, READ_BYTES, limit)?;
+        self.fill_window(file, offset, READ_BYTES, limit)?;
         loop {
-            let at = (offset - base) as usize;
-            let in_header = offset >= batch_end;
-            let head = if in_header { BATCH_HEADER_BYTES } else { ENTRY_HEADER_BYTES };
-            let mut needed = head;
-            if self.window.len() >= at + head {
-                if in_header {
-                    let bytes = &self.window[at..];
-                    let Ok(header) = batch::Header::decode(bytes, number, crc32c::crc32c) else {
-                        return Ok(None);
-                    };
-                    offset += BATCH_HEADER_BYTES as u64;
-                    batch_end = offset + u64::from(header.bytes);
-                    now = header.first_ordinal;
-                    continue;
+            if offset >= batch_end {
+                if offset >= limit {
+                    return Ok(Walked::Missing);
                 }
-                needed = length_at(&self.window, at);
-                if needed < ENTRY_HEADER_BYTES || offset + needed as u64 > batch_end {
-                    return Ok(None);
+                let head = self.show(file, offset, BATCH_HEADER_BYTES, limit)?;
+                let Ok(header) = batch::Header::decode(head, number, crc32c::crc32c) else {
+                    return Ok(Walked::Damaged(offset as u32));
+                };
+                offset += BATCH_HEADER_BYTES as u64;
+                batch_end = (offset + u64::from(header.bytes)).min(limit);
+                now = header.first_ordinal;
+                if now > ordinal {
+                    return Ok(Walked::Missing);
                 }
-                let record = self.window[at + 8] == KIND_RECORD;
-                if !record || now != ordinal {
-                    now += u64::from(record);
-                    offset += needed as u64;
-                    if now > ordinal {
-                        return Ok(None);
-                    }
-                    if self.window.len() as u64 > offset - base || offset >= limit {
-                        if offset >= limit {
-                            return Ok(None);
-                        }
-                        continue;
-                    }
-                } else if self.window.len() >= at + needed {
-                    let end = self.window.len().min((batch_end - base) as usize);
-                    return Ok(Some((at, end)));
-                }
+                continue;
             }
-            if offset + needed.min(head) as u64 > limit {
-                return Ok(None);
+            let head = self.show(file, offset, ENTRY_HEADER_BYTES, batch_end)?;
+            let length = if head.len() < ENTRY_HEADER_BYTES { 0 } else { length_at(head, 0) };
+            let entry = self.show(file, offset, length, batch_end)?;
+            let whole = entry.len() == length && length >= ENTRY_HEADER_BYTES;
+            if !whole || entry[..4] != crc32c::crc32c(&entry[4..]).to_le_bytes() {
+                return Ok(Walked::Damaged(offset as u32));
             }
-            base = offset;
-            let wanted = needed.max(READ_BYTES);
-            self.fill_window(file, base, wanted, limit)?;
-            if self.window.len() < needed.min((limit - base) as usize) {
-                return Ok(None);
+            if entry[8] == KIND_RECORD && now == ordinal {
+                let start = (offset - self.window_at) as usize;
+                let end = self.window.len().min((batch_end - self.window_at) as usize);
+                return Ok(Walked::Found(start, end));
             }
-            if self.window.len() < head {
-                return Ok(None);
-            }
+            now += u64::from(entry[8] == KIND_RECORD);
+            offset += length as u64;
         }
+    }
+
+    /// `bytes` of a file from `at` on, fewer at `limit`. Neither is before the window.
+    fn show(&mut self, file: FileId, at: u64, bytes: usize, limit: u64) -> io::Result<&[u8]> {
+        let wanted = bytes.min(limit.saturating_sub(at) as usize);
+        if at + wanted as u64 > self.window_at + self.window.len() as u64 {
+            self.fill_window(file, at, wanted.max(READ_BYTES), limit)?;
+        }
+        let start = (at - self.window_at) as usize;
+        Ok(&self.window[start..(start + wanted).min(self.window.len())])
     }
 
     fn fill_window(&mut self, file: FileId, at: u64, bytes: usize, limit: u64) -> io::Result<()> {
@@ -575,33 +624,38 @@ impl<D: Disk> Log<D> {
         }
         let read = self.disk.read_at(file, at, &mut self.window)?;
         self.window.truncate(read);
+        self.window_at = at;
         Ok(())
     }
 
     /// Makes sure that the index of a segment is in memory.
-    fn index(&mut self, at: usize) -> io::Result<()> {
+    pub(super) fn index(&mut self, at: usize) -> io::Result<()> {
         if self.segments[at].index.is_some() {
             return Ok(());
         }
         self.shed();
         let file = self.segments[at].open(&mut self.disk)?;
-        let (number, end) = (self.segments[at].number, self.segments[at].end);
-        let mut scan = Scan::new(number, file, segment::HEADER_BYTES as u64, end);
-        let mut index = Index::default();
-        loop {
-            match scan.next(&mut self.disk)? {
-                Found::Batch(offset, header, entries) | Found::Torn(offset, header, entries) => {
-                    segment::index_batch(&mut index, offset, &header, &entries);
-                }
-                Found::End(offset) => {
-                    if offset >= end || !scan.resync(&mut self.disk, offset + 1)? {
-                        break;
-                    }
-                }
-                Found::Format(_) => break,
-            }
+        let end = self.written_end(at);
+        let survey = Survey::of(&self.segments[at], file, end, &mut self.disk)?;
+        let segment = &mut self.segments[at];
+        let (places, told) = (survey.index.damaged_places(), segment.damage_told);
+        segment.index = Some(survey.index);
+        segment.damage_told = places.max(told);
+        if places <= told || std::mem::take(&mut segment.told_at_start) {
+            return Ok(());
         }
-        self.segments[at].index = Some(index);
+        let damage = Damage {
+            segment: segment.number,
+            again: told > 0,
+            first_ordinal: segment.first_ordinal,
+            records: segment.next_ordinal - segment.first_ordinal,
+            lost: survey.lost,
+            first_lost: survey.first_lost,
+        };
+        match self.damage.iter_mut().find(|known| known.segment == damage.segment) {
+            Some(known) => *known = Damage { again: known.again, ..damage },
+            None => self.damage.push(damage),
+        }
         Ok(())
     }
 

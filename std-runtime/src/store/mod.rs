@@ -33,6 +33,7 @@ mod replica;
 mod runs;
 mod salvage;
 mod segment;
+mod survey;
 
 pub use copy::{CopyCursor, CopyStart};
 pub use disk::{Disk, FileDisk, FileId};

@@ -1,7 +1,7 @@
 //! What operators and consumers ask.
 
 use replcore::contract::{Failure, SkipReason};
-use replcore::log::record::{ENTRY_HEADER_BYTES, KIND_RECORD, Record};
+use replcore::log::record::{ENTRY_HEADER_BYTES, Record};
 use replcore::stream::{CLASSES, Name, Position, QueueId, QueueKey, RecordId};
 
 use super::disk::Disk;
@@ -12,7 +12,7 @@ use super::note::Note;
 use super::plan::matches;
 use super::queues::Queue;
 use super::runs::Run;
-use super::segment::{file_name, length_at};
+use super::segment::length_at;
 use super::{Consumer, Place, PostError, Purge, QueueInfo, QueueKind};
 
 /// Most settings of the application.
@@ -107,7 +107,6 @@ impl<D: Disk> SegmentStore<D> {
             let (bytes, checked) = match self.log.view(ordinal) {
                 Ok(view) => view,
                 Err(ReadError::Lost(next)) => {
-                    self.note_damage(ordinal);
                     if next >= self.log.durable_ordinal {
                         return Ok(());
                     }
@@ -116,51 +115,26 @@ impl<D: Disk> SegmentStore<D> {
                 }
                 Err(ReadError::Io) => return Err(Failure::Io),
             };
-            let (mut at, before, mut damaged) = (0, ordinal, None);
+            let (mut at, before) = (0, ordinal);
             while ordinal < last && at + ENTRY_HEADER_BYTES <= bytes.len() {
                 let length = length_at(bytes, at).max(ENTRY_HEADER_BYTES);
                 let Some(entry) = bytes.get(at..at + length) else { break };
-                if entry[8] != KIND_RECORD {
-                    break;
-                }
-                let record = if checked {
+                let record = if ordinal - before < checked {
                     Record::parse(entry)
                 } else {
                     Record::check(entry, crc32c::crc32c)
                 };
-                match record {
-                    Ok(record) if !each(ordinal, &record) => return Ok(()),
-                    Ok(_) => {}
-                    Err(_) => damaged = Some(ordinal),
+                // Behind the last record, or at one that is not sound, which the next view tells.
+                let Ok(record) = record else { break };
+                if !each(ordinal, &record) {
+                    return Ok(());
                 }
                 at += length;
                 ordinal += 1;
             }
             ordinal = ordinal.max(before + 1);
-            if let Some(damaged) = damaged {
-                self.note_damage(damaged);
-            }
         }
         Ok(())
-    }
-
-    /// Counts and tells damage that was found while reading, once for each segment. The record at
-    /// `ordinal` is lost when a segment is there that should hold it.
-    pub(super) fn note_damage(&mut self, ordinal: u64) {
-        let Some(at) = self.log.segment_of(ordinal) else { return };
-        let segment = &mut self.log.segments[at];
-        if ordinal >= segment.next_ordinal || segment.damaged {
-            return;
-        }
-        segment.damaged = true;
-        self.counters.segments_quarantined += 1;
-        tracing::warn!(
-            "segment {} is damaged: it held the records {} to {}; the record {ordinal}, and maybe \
-             others, cannot be read, the rest of the log is served",
-            file_name(segment.number),
-            segment.first_ordinal,
-            segment.next_ordinal - 1,
-        );
     }
 
     pub(super) fn entry_at(
@@ -336,8 +310,15 @@ impl<D: Disk> SegmentStore<D> {
         if self.consumers.len() >= self.config.consumers_max as usize {
             return Err(PostError::QueuesFull(self.config.consumers_max));
         }
-        if self.queues.slot(id).is_some() {
-            return Err(PostError::NameTaken(name));
+        // What damage may leave of it: its queue, and not what it wants.
+        let is_left = |queue: &Queue| queue.name == name && queue.kind == QueueKind::Consumer;
+        let left = self.queues.slot(id).and_then(|slot| self.queues.get(slot)).map(is_left);
+        match left {
+            Some(false) => return Err(PostError::NameTaken(name)),
+            Some(true) if from_start => {
+                self.remove_queue(id);
+            }
+            Some(true) | None => {}
         }
         let full = |failure| match failure {
             Failure::Full => PostError::DiskFull,
@@ -353,6 +334,23 @@ impl<D: Disk> SegmentStore<D> {
             self.fill_consumer(slot, consumer).map_err(full)?;
         }
         Ok(id)
+    }
+
+    /// Reports queues of consumers that nothing more is put into.
+    pub(super) fn report_halved_consumers(&mut self) {
+        let known = |name: &Name| self.consumers.iter().any(|known| known.0.name == name.as_str());
+        let halved = self.queues.iter().map(|(_, queue)| queue);
+        let halved =
+            halved.filter(|queue| queue.kind == QueueKind::Consumer && !known(&queue.name));
+        let report = |queue: &Queue| {
+            format!(
+                "what consumer `{}` wants is lost with a damaged part of the log; its queue is kept \
+                 and gets nothing more until it is created again",
+                queue.name
+            )
+        };
+        let reports: Vec<String> = halved.map(report).collect();
+        self.reports.extend(reports);
     }
 
     /// Puts what the log holds into the queue of a new consumer.

@@ -114,7 +114,6 @@ impl<D: Disk> SegmentStore<D> {
                 Ended::Done => continue,
                 Ended::Expired(ordinal) => (ordinal - run.ordinal + 1, SkipReason::Expired),
                 Ended::Lost(next) => {
-                    self.note_damage(next.saturating_sub(1));
                     let next = next.saturating_sub(run.ordinal).clamp(1, run.count);
                     (next, SkipReason::Lost)
                 }
@@ -144,17 +143,14 @@ impl<D: Disk> SegmentStore<D> {
                 Err(ReadError::Io) => return Err(Failure::Io),
             };
             let most = last - ordinal;
-            let (seen, ended) = copy_view(bytes, checked, most, copy);
-            if let Some(ended) = ended {
-                return Ok(match ended {
-                    Ended::Expired(_) => Ended::Expired(ordinal + seen),
-                    _ => Ended::Lost(ordinal + seen + 1),
-                });
-            }
-            if seen == 0 && copy.tail_bytes == 0 {
+            let (seen, expired) = copy_view(bytes, checked, most, copy);
+            if seen == 0 && !expired && copy.tail_bytes == 0 && copy.room() > 0 {
                 return Ok(Ended::Lost(ordinal + 1));
             }
             ordinal += seen;
+            if expired {
+                return Ok(Ended::Expired(ordinal));
+            }
         }
         Ok(Ended::Done)
     }
@@ -179,11 +175,12 @@ impl<D: Disk> SegmentStore<D> {
     }
 }
 
-/// Copies records of a view, at most `most`; answers how many it passed and what ended it early.
-fn copy_view(bytes: &[u8], checked: bool, most: u64, copy: &mut Copy<'_>) -> (u64, Option<Ended>) {
+/// Copies records of a view, at most `most`, up to one that is not sound, which the next view tells;
+/// answers how many it passed, and whether the next has expired.
+fn copy_view(bytes: &[u8], checked: u64, most: u64, copy: &mut Copy<'_>) -> (u64, bool) {
     let room = copy.room() + copy.offset;
     let (mut at, mut seen) = (0, 0);
-    let mut ended = None;
+    let mut expired = false;
     let mut whole = true;
     while seen < most && at + ENTRY_HEADER_BYTES <= bytes.len() {
         let length = length_at(bytes, at);
@@ -192,14 +189,13 @@ fn copy_view(bytes: &[u8], checked: bool, most: u64, copy: &mut Copy<'_>) -> (u6
         }
         let Some(entry) = bytes.get(at..at + length) else { break };
         let has_attributes = entry[10] != 0 || entry[11] != 0;
-        if !checked && Record::check(entry, crc32c::crc32c).is_err() {
-            ended = Some(Ended::Lost(0));
+        if seen >= checked && Record::check(entry, crc32c::crc32c).is_err() {
             break;
         }
         // One begun is carried to its end: its reader has a part of it already.
         let begun = copy.is_empty() && seen == 0 && copy.offset > 0;
         if has_attributes && !begun && is_expired(entry, copy.wall_ms) {
-            ended = Some(Ended::Expired(0));
+            expired = true;
             break;
         }
         if at + length > room {
@@ -224,7 +220,7 @@ fn copy_view(bytes: &[u8], checked: bool, most: u64, copy: &mut Copy<'_>) -> (u6
         // The next does not fit behind the others: enough for this frame.
         copy.bytes_max = copy.out.len() - copy.start;
     }
-    (seen, ended)
+    (seen, expired)
 }
 
 fn is_expired(entry: &[u8], wall_ms: u64) -> bool {

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use replcore::contract::Failure;
+use replcore::contract::{Failure, SkipReason};
+use replcore::log::record::{KIND_RECORD, Record};
 use replcore::stream::CLASSES;
 use replcore::time::HybridClock;
 
@@ -155,6 +156,7 @@ impl<D: Disk> SegmentStore<D> {
 
     /// Gives back what is over the bounds; at most one segment is copied forward.
     pub(super) fn reclaim(&mut self) -> Result<(), Failure> {
+        self.tell_damage();
         self.free_unneeded(self.config.retain_bytes, usize::MAX);
         let old = self.wall_ms.saturating_sub(self.config.retain_ms);
         while self.config.retain_ms > 0
@@ -254,7 +256,13 @@ impl<D: Disk> SegmentStore<D> {
         let Some(at) = self.log.segments.iter().position(|segment| segment.number == number) else {
             return Ok(());
         };
-        if self.pieces(at).is_empty() {
+        for piece in self.pieces(at) {
+            // It cannot be read any more.
+            let Piece { slot, class, run } = piece;
+            self.drop_range(slot, class, run.position, run.next(), SkipReason::Lost);
+        }
+        self.commit_pending()?;
+        if let Some(at) = self.log.segments.iter().position(|segment| segment.number == number) {
             self.free_segment(at);
         }
         Ok(())
@@ -271,16 +279,15 @@ impl<D: Disk> SegmentStore<D> {
         while now < next && at + 12 <= bytes.len() && chunk.bytes.len() < COPY_BYTES {
             let length = length_at(bytes, at);
             let Some(entry) = bytes.get(at..at + length.max(12)) else { break };
-            if entry[8] != 1 {
+            if entry[8] != KIND_RECORD {
                 break;
             }
-            let sound =
-                checked || replcore::log::record::Record::check(entry, crc32c::crc32c).is_ok();
-            if sound {
-                chunk.starts.push(chunk.bytes.len() as u32);
-                chunk.old.push(now);
-                chunk.bytes.extend_from_slice(entry);
+            if now - ordinal >= checked && Record::check(entry, crc32c::crc32c).is_err() {
+                break;
             }
+            chunk.starts.push(chunk.bytes.len() as u32);
+            chunk.old.push(now);
+            chunk.bytes.extend_from_slice(entry);
             at += length;
             now += 1;
         }
@@ -368,6 +375,10 @@ impl<D: Disk> SegmentStore<D> {
             .collect();
         for slot in aged {
             self.expire_by_age(slot, wall_ms);
+        }
+        if self.tell_damage() {
+            self.commit_pending()?;
+            self.checkpoint()?;
         }
         if self.log.held_bytes() > self.config.retain_bytes || self.is_pressed() {
             self.commit_pending()?;

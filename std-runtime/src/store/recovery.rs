@@ -156,6 +156,7 @@ impl<D: Disk> SegmentStore<D> {
         }
         let replayed = store.replay(from, at)?;
         store.report_missing(&files.missing);
+        store.report_halved_consumers();
         store.finish_open(fresh || replayed, life)?;
         Ok(store)
     }
@@ -307,7 +308,7 @@ impl<D: Disk> SegmentStore<D> {
                 return Ok(replayed);
             }
             replayed = true;
-            self.quarantine(index, at, torn)?;
+            self.quarantine(index, at, torn);
             match sound {
                 Some((offset, _)) => scan = Scan::new(number, file, offset, capacity),
                 None => return Ok(true),
@@ -446,9 +447,21 @@ fn find_segments<D: Disk>(
             continue;
         }
         let file = disk.open(&name)?;
+        let header = segment::header(*number, identity);
         let mut head = [0; HEADER_BYTES];
         let read = disk.read_at(file, 0, &mut head)?;
-        if read < HEADER_BYTES || head != segment::header(*number, identity) {
+        if read == HEADER_BYTES && !segment::is_header(&head) {
+            // The number in its batches says as well whose they are.
+            let capacity = disk.bytes(file)?;
+            let mut scan = Scan::new(*number, file, HEADER_BYTES as u64, capacity);
+            if next_sound(disk, &mut scan, HEADER_BYTES as u64)?.is_some() {
+                disk.write_at(file, 0, &header)?;
+                disk.sync_data(file)?;
+                head = header;
+                reports.push(format!("segment {name} had no sound header; it was written anew"));
+            }
+        }
+        if read < HEADER_BYTES || head != header {
             let aside = format!("damaged-{number:016x}");
             disk.close(file);
             disk.rename(&name, &aside)?;

@@ -12,7 +12,6 @@
 use std::io;
 
 use replcore::log::batch::{self, Stop};
-use replcore::log::record::{ENTRY_HEADER_BYTES, KIND_RECORD};
 
 use super::Identity;
 use super::disk::{Disk, FileId};
@@ -22,6 +21,9 @@ pub(super) const HEADER_BYTES: usize = 256;
 const MAGIC: &[u8; 8] = b"RPLCSEG\x01";
 /// Bytes between two entries of a sparse index.
 const INDEX_STEP_BYTES: u32 = 16 << 10;
+/// Damaged places of one segment that are told apart. What lies between further ones is given up
+/// together.
+const DAMAGE_MAX: usize = 4096;
 /// Bytes of one read while scanning.
 const SCAN_BYTES: usize = 256 << 10;
 
@@ -54,6 +56,11 @@ pub(super) fn header(number: u64, identity: &Identity) -> [u8; HEADER_BYTES] {
     bytes
 }
 
+/// Whether these are the bytes of some header, of whatever store.
+pub(super) fn is_header(bytes: &[u8; HEADER_BYTES]) -> bool {
+    bytes[..4] == crc32c::crc32c(&bytes[4..]).to_le_bytes()
+}
+
 /// A place in the sparse index of a segment: a record, and the end of the batch it is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mark {
@@ -62,10 +69,12 @@ pub(super) struct Mark {
     pub batch_end: u32,
 }
 
-/// Some records of a segment, by ordinal.
+/// Some records of a segment, by ordinal, and what in it is damaged.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Index {
     marks: Vec<Mark>,
+    /// Where batches and entries begin that are not sound, rising.
+    damage: Vec<u32>,
 }
 
 impl Index {
@@ -74,6 +83,32 @@ impl Index {
         if self.marks.last().is_none_or(|last| mark.offset - last.offset >= INDEX_STEP_BYTES) {
             self.marks.push(mark);
         }
+    }
+
+    /// Notes the first sound record behind damage: no walk from a record before gets there.
+    pub(super) fn add_behind_damage(&mut self, mark: Mark) {
+        if self.damage.len() < DAMAGE_MAX {
+            self.marks.push(mark);
+        }
+    }
+
+    /// Notes that what begins at `offset` is not sound.
+    pub(super) fn add_damage(&mut self, offset: u32) {
+        if self.damage.len() < DAMAGE_MAX
+            && let Err(at) = self.damage.binary_search(&offset)
+        {
+            self.damage.insert(at, offset);
+        }
+    }
+
+    /// Whether it is known, or would not be noted, that what begins at `offset` is not sound.
+    pub(super) fn knows_damage(&self, offset: u32) -> bool {
+        self.damage.len() >= DAMAGE_MAX || self.damage.binary_search(&offset).is_ok()
+    }
+
+    /// Places known to be damaged.
+    pub(super) fn damaged_places(&self) -> usize {
+        self.damage.len()
     }
 
     /// The last noted record at or before `ordinal`.
@@ -88,7 +123,7 @@ impl Index {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.marks.capacity() * size_of::<Mark>()
+        self.marks.capacity() * size_of::<Mark>() + self.damage.capacity() * size_of::<u32>()
     }
 }
 
@@ -110,8 +145,10 @@ pub(super) struct Segment {
     pub index: Option<Index>,
     /// When it was last read from, by a counter of reads.
     pub used_at: u64,
-    /// Damage was found in it after the start, and was told.
-    pub damaged: bool,
+    /// Damaged places in it that were told.
+    pub damage_told: usize,
+    /// Damage in it was told at the start, by itself.
+    pub told_at_start: bool,
 }
 
 impl Segment {
@@ -127,7 +164,8 @@ impl Segment {
             at_ms: 0,
             index: None,
             used_at: 0,
-            damaged: false,
+            damage_told: 0,
+            told_at_start: false,
         }
     }
 
@@ -233,25 +271,6 @@ impl Scan {
             at += (bytes.len() - batch::HEADER_BYTES + 1) as u64;
         }
         Ok(false)
-    }
-}
-
-/// Adds the records of a batch to the index of its segment.
-pub(super) fn index_batch(index: &mut Index, at: u64, header: &batch::Header, entries: &[u8]) {
-    let start = at as u32 + batch::HEADER_BYTES as u32;
-    let batch_end = start + header.bytes;
-    let mut ordinal = header.first_ordinal;
-    let mut offset = 0;
-    while offset + ENTRY_HEADER_BYTES <= entries.len() {
-        let length = length_at(entries, offset);
-        if length < ENTRY_HEADER_BYTES || offset + length > entries.len() {
-            return;
-        }
-        if entries[offset + 8] == KIND_RECORD {
-            index.add(Mark { ordinal, offset: start + offset as u32, batch_end });
-            ordinal += 1;
-        }
-        offset += length;
     }
 }
 
