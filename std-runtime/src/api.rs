@@ -481,10 +481,9 @@ pub struct Status {
     pub ready: bool,
     /// The upstreams, by name: `connected`, `registered`, or why not.
     pub upstreams: BTreeMap<String, String>,
-    /// The hubs that stand by for this one, by name: what they do, and how many batches they lack.
-    /// At a hub that stands by: the one that leads.
+    /// The hubs that stand by for this one, by name. At a hub that stands by: the one that leads.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub standbys: BTreeMap<String, String>,
+    pub standbys: BTreeMap<String, StandbyStatus>,
     /// Links open.
     pub links: u64,
     /// Bytes of its log on disk.
@@ -493,6 +492,20 @@ pub struct Status {
     pub ordinals: [u64; 2],
     /// Counters by name, as in the metrics.
     pub counters: BTreeMap<String, u64>,
+}
+
+/// One of several hubs that hold one log, as another sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandbyStatus {
+    /// `following`, `copying` (it takes a whole copy first) or `disconnected`; `leading` for the one
+    /// that leads.
+    pub state: String,
+    /// Batches of the log that are not safe there yet.
+    pub lag_batches: u64,
+    /// Records in them; all that the log holds while a copy is taken.
+    pub lag_records: u64,
+    /// Bytes of the log, about.
+    pub lag_bytes: u64,
 }
 
 /// Where messages go.

@@ -18,7 +18,9 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use crate::api::{ApiError, ConsumerStatus, NodeStatus, QueueStatus, Reply, Request, Status};
+use crate::api::{
+    ApiError, ConsumerStatus, NodeStatus, QueueStatus, Reply, Request, StandbyStatus, Status,
+};
 use crate::handle::NodeHandle;
 use crate::http::HttpCounters;
 
@@ -190,6 +192,7 @@ impl Snapshot {
                 [("upstream", upstream.clone())],
             ));
         }
+        self.standby_samples(&mut samples);
         for (name, help) in KNOWN {
             let count = status.counters.get(*name).copied().unwrap_or(0);
             let name = format!("replcore_{name}");
@@ -203,6 +206,36 @@ impl Snapshot {
             }
         }
         samples
+    }
+
+    /// How the hubs are that stand by for this one.
+    fn standby_samples(&self, samples: &mut Vec<Sample>) {
+        type Figure = (&'static str, &'static str, fn(&StandbyStatus) -> u64);
+        const FIGURES: [Figure; 3] = [
+            ("batches", "Batches that are not safe at the standby", |it| it.lag_batches),
+            ("records", "Records that are not safe at the standby", |it| it.lag_records),
+            ("bytes", "Bytes of the log that are not safe at the standby", |it| it.lag_bytes),
+        ];
+        if self.status.role == "standby" {
+            return;
+        }
+        for (unit, help, figure) in FIGURES {
+            for (standby, status) in &self.status.standbys {
+                let name = format!("replcore_standby_lag_{unit}");
+                let labels = [("standby", standby.clone())];
+                samples.push(Sample::new(&name, help, gauge(figure(status)), labels));
+            }
+        }
+        for (standby, status) in &self.status.standbys {
+            for state in ["following", "copying", "disconnected"] {
+                samples.push(Sample::new(
+                    "replcore_standby_state",
+                    "1 for what the standby does",
+                    gauge((status.state == state).into()),
+                    [("standby", standby.clone()), ("state", state.to_owned())],
+                ));
+            }
+        }
     }
 
     fn queue_samples(&self, samples: &mut Vec<Sample>) {

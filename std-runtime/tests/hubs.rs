@@ -2,6 +2,9 @@
 //! folder, again and again, and nothing that was acknowledged is lost or doubled.
 
 mod common;
+#[path = "process/relay.rs"]
+#[allow(dead_code, reason = "some of its faults")]
+mod relay;
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;
@@ -9,8 +12,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use common::{TestNode, eventually, hub_options, leaf_options, name};
-use replcore_runtime::api::{Bytes, NewMessage, Reply, Request, Status};
-use replcore_runtime::options::{Address, NodeOptions, Peer, StandbyOptions};
+use relay::{Fault, Relay};
+use replcore::log::crc32c;
+use replcore_runtime::api::{Bytes, NewMessage, Reply, Request, StandbyStatus, Status};
+use replcore_runtime::ca;
+use replcore_runtime::options::{Address, NodeOptions, Peer, StandbyOptions, TlsFiles};
+use replcore_runtime::tls::Tls;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// Ports that were free a moment ago.
 fn ports<const COUNT: usize>() -> [Address; COUNT] {
@@ -83,6 +91,19 @@ impl Group {
         self.options.iter().map(|options| ("hub", options.listen[0].clone())).collect()
     }
 
+    async fn leads(&self) {
+        eventually("it leads", async || self.hub().status().await.role == "hub").await;
+    }
+
+    /// Waits until both others follow and lack nothing, so that any of them may lead.
+    async fn level(&self) {
+        self.leads().await;
+        eventually("both others have all", async || {
+            self.hub().status().await.standbys.values().all(is_level)
+        })
+        .await;
+    }
+
     /// Ends a hub as a crash would, and its disk with it.
     fn lose(&mut self, index: usize) {
         let node = self.nodes[index].take().unwrap();
@@ -107,6 +128,11 @@ impl Group {
         }
         self.promote(best.unwrap().1);
     }
+}
+
+/// Whether a standby follows and lacks nothing.
+fn is_level(standby: &StandbyStatus) -> bool {
+    standby.state == "following" && standby.lag_batches == 0
 }
 
 fn counter(status: &Status, name: &str) -> u64 {
@@ -183,11 +209,7 @@ async fn the_leading_hub_and_its_disk_are_lost_again_and_again_and_nothing_ackno
         assert_eq!(of_leaf, posted.iter().collect::<Vec<_>>(), "in order");
     }
     // The one that came back last has a copy and follows.
-    eventually("both standbys follow", async || {
-        let status = group.hub().status().await;
-        status.standbys.values().all(|state| state == "follows, 0 batches behind")
-    })
-    .await;
+    group.level().await;
     assert_eq!(counter(&group.hub().status().await, "replication_term"), group.term);
 }
 
@@ -204,12 +226,7 @@ async fn a_hub_whose_term_is_over_steps_down_and_follows() {
         let key = format!("{round}");
         eventually("it takes posts", async || post_at_hub(group.hub(), &key).await).await;
         posted.push(key);
-        eventually("all others follow it", async || {
-            let status = group.hub().status().await;
-            status.role == "hub"
-                && status.standbys.values().all(|state| state == "follows, 0 batches behind")
-        })
-        .await;
+        group.level().await;
         assert_eq!(group.hub().bodies().await, posted);
     }
     // Its own word counts for nothing in a term that was: it may not lead there.
@@ -243,7 +260,7 @@ async fn a_leaf_refuses_a_hub_whose_term_is_over() {
         .await;
     eventually("and so has its standby", async || {
         let status = group.node(1).status().await;
-        status.standbys["c"] == "follows, 0 batches behind"
+        is_level(&status.standbys["c"])
     })
     .await;
     assert_eq!(group.node(0).status().await.role, "hub", "it knows of nothing");
@@ -272,13 +289,108 @@ async fn a_hub_that_stands_by_sends_leaves_to_the_one_that_leads() {
     let at = group.addresses();
     let leaf = TestNode::start(leaf_options(folder.path(), "leaf", &at[1..]));
     leaf.post("flow", "one").await;
+    group.leads().await;
     eventually("it is there", async || group.hub().bodies().await == ["one"]).await;
     let away = counter(&group.node(1).status().await, "links_turned_away");
     assert!(away > 0, "it was sent there by a standby");
     // One of the standbys leads now, and the leaf finds it.
+    group.level().await;
     group.promote(2);
+    group.leads().await;
     leaf.post("flow", "two").await;
     eventually("it is there", async || group.hub().bodies().await == ["one", "two"]).await;
+}
+
+/// The link to a standby breaks again and again, each time before a copy could be through.
+#[tokio::test]
+async fn a_copy_goes_on_where_its_link_has_broken() {
+    let folder = tempfile::tempdir().unwrap();
+    let [at] = ports::<1>();
+    let behind = std::cell::RefCell::new(None);
+    let mut group = Group::start_with(folder.path(), 1, |own, options| {
+        let standby = options.standby.as_mut().unwrap();
+        match own {
+            0 => {
+                let to_b = standby.peers.iter_mut().find(|peer| peer.name == name("b")).unwrap();
+                behind.replace(Some(std::mem::replace(&mut to_b.address, at.clone())));
+            }
+            1 => assert_eq!(Some(&standby.listen), behind.borrow().as_ref()),
+            _ => {}
+        }
+    });
+    let relay = Relay::start(&at.to_string(), &behind.take().unwrap().to_string());
+    group.level().await;
+    group.lose(1);
+    let body = "x".repeat(100_000);
+    for number in 0..30 {
+        group.hub().post("t", &format!("{number}{body}")).await;
+    }
+    let before = group.hub().status().await;
+    let lacks = &before.standbys["b"];
+    assert_eq!(lacks.state, "disconnected");
+    assert!(lacks.lag_records >= 30 && lacks.lag_bytes >= 3_000_000, "{lacks:?}");
+    relay.set(Fault::Cut(700_000));
+    relay.cut();
+    group.restart(1);
+    eventually("it has a copy", async || is_level(&group.hub().status().await.standbys["b"])).await;
+    let after = group.hub().status().await;
+    let more = |name: &str| counter(&after, name) - counter(&before, name);
+    assert_eq!(more("replication_copies"), 1);
+    assert!(more("replication_copies_resumed") >= 4, "{:?}", after.counters);
+    relay.set(Fault::None);
+    let held = group.hub().bodies().await;
+    group.promote(1);
+    group.leads().await;
+    assert!(group.hub().bodies().await == held);
+}
+
+/// With TLS the log goes to holders of the hub's certificate only, and comes from them only.
+#[tokio::test]
+async fn with_tls_the_log_is_for_the_hub_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = folder.path().join("ca");
+    ca::init(&authority).unwrap();
+    let files = |text: &str| {
+        ca::issue(&authority, &name(text), &[], 30).unwrap();
+        TlsFiles {
+            ca: authority.join("ca.pem"),
+            certificate: authority.join(format!("{text}.pem")),
+            key: authority.join(format!("{text}.key")),
+        }
+    };
+    let (of_hub, of_leaf) = (files("hub"), files("leaf"));
+    let mut group = Group::start_with(folder.path(), 1, |_, options| {
+        options.tls = Some(of_hub.clone());
+    });
+    let mut options = leaf_options(folder.path(), "leaf", &group.addresses()[1..]);
+    options.tls = Some(of_leaf.clone());
+    let leaf = TestNode::start(options);
+    leaf.post("flow", "one").await;
+    group.leads().await;
+    eventually("it is there", async || group.hub().bodies().await == ["one"]).await;
+    group.level().await;
+    group.promote(1);
+    group.leads().await;
+    leaf.post("flow", "two").await;
+    eventually("it is at the next", async || group.hub().bodies().await == ["one", "two"]).await;
+
+    let place = group.node(2).options.standby.as_ref().unwrap().listen.to_string();
+    assert!(says_anything(&place, of_hub).await, "the hub's certificate is taken");
+    assert!(!says_anything(&place, of_leaf).await, "another's is not");
+}
+
+/// Greets a hub that stands by as another hub does; whether it answers.
+async fn says_anything(place: &str, files: TlsFiles) -> bool {
+    // Version, hub, member, term 0 and no address, as postcard.
+    let hello = b"\x00\x02\x03hub\x01z\x00\x00";
+    let mut message = (hello.len() as u32).to_le_bytes().to_vec();
+    message.extend_from_slice(&crc32c(hello).to_le_bytes());
+    message.extend_from_slice(hello);
+    let stream = tokio::net::TcpStream::connect(place).await.unwrap();
+    let (mut stream, _) = Tls::load(files).unwrap().connect(stream).await.unwrap();
+    let _ = stream.write_all(&message).await;
+    let read = stream.read(&mut [0; 1]).await;
+    read.is_ok_and(|bytes| bytes > 0)
 }
 
 /// Without a standby that has it nothing is acknowledged; with one it is.
@@ -286,7 +398,7 @@ async fn a_hub_that_stands_by_sends_leaves_to_the_one_that_leads() {
 async fn a_post_waits_for_a_standby() {
     let folder = tempfile::tempdir().unwrap();
     let mut group = Group::start(folder.path(), 1);
-    eventually("it leads", async || group.hub().status().await.role == "hub").await;
+    group.leads().await;
     eventually("it takes posts", async || post_at_hub(group.hub(), "one").await).await;
     for index in [1, 2] {
         group.lose(index);

@@ -123,13 +123,13 @@ impl Hubs {
         String::from_utf8_lossy(&status.stdout).into_owned()
     }
 
-    /// Waits until one leads and `wanted` others follow it.
+    /// Waits until one leads and `wanted` others follow it, not far behind.
     async fn followed_by(&mut self, wanted: usize) -> usize {
         let deadline = Instant::now() + PATIENCE;
         loop {
             self.tend();
             for own in (0..self.children.len()).filter(|own| Some(*own) != self.stopped) {
-                if self.status(own).matches(": follows, ").count() == wanted {
+                if self.status(own).matches(": following, ").count() == wanted {
                     return own;
                 }
             }

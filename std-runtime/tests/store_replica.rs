@@ -229,10 +229,15 @@ fn copy(
     let mut follower =
         SegmentStore::open_copy(disk.clone(), &name(NAME), replicated(), &start.state).unwrap();
     let (mut cursor, mut ship, mut part) = (start.cursor, start.ship, Vec::new());
+    let begun = cursor.to_bytes().unwrap();
+    cursor = CopyCursor::resume(&begun, &[]).unwrap();
     while leader.copy_part(&mut cursor, &mut part).unwrap() {
         follower.take_copy_part(&part).unwrap();
         part.clear();
         work(leader);
+        // As behind every part where the link breaks.
+        cursor = CopyCursor::resume(&begun, &cursor.place()).unwrap();
+        assert_eq!(leader.ship_from(follower.head()).unwrap(), Some(ship));
     }
     follower.finish_copy().unwrap();
     while leader.ship(&mut ship, &mut part).unwrap() == Shipped::Batch {

@@ -485,8 +485,18 @@ fn status_text(status: &Status) -> String {
     for (name, state) in &status.upstreams {
         text.push_str(&format!("broker    {name}: {state}\n"));
     }
-    for (name, state) in &status.standbys {
-        text.push_str(&format!("standby   {name}: {state}\n"));
+    for (name, standby) in &status.standbys {
+        let behind = match standby.lag_batches {
+            _ if status.role == "standby" => String::new(),
+            0 => ", nothing behind".to_owned(),
+            batches => format!(
+                ", {} batches behind ({} messages, {})",
+                count(batches),
+                count(standby.lag_records),
+                bytes(standby.lag_bytes)
+            ),
+        };
+        text.push_str(&format!("standby   {name}: {}{behind}\n", standby.state));
     }
     let rows: Vec<_> = status
         .counters

@@ -14,7 +14,7 @@ use tokio::task::LocalSet;
 use super::build;
 use super::host::{Host, NodeStore, Requests};
 use super::{Control, Ending, Started, StopReport, drain, serve_until};
-use crate::api::{ApiError, ErrorKind, Reply, Request, Status};
+use crate::api::{ApiError, ErrorKind, Reply, Request, StandbyStatus, Status};
 use crate::cluster::{Cluster, ClusterOptions, Metadata, PeerOptions};
 use crate::driver::{Listener, entropy};
 use crate::handle::Pending;
@@ -221,7 +221,8 @@ impl Group {
         let look = |store: &NodeStore| (store.log_bytes(), store.ordinals());
         let (log_bytes, ordinals) = self.standby.look(look).unwrap_or_default();
         let (head, leader) = (self.standby.head(), self.standby.leader());
-        let leads = (!leader.is_empty()).then(|| (leader, "leads".to_owned()));
+        let leading = StandbyStatus { state: "leading".to_owned(), ..StandbyStatus::default() };
+        let leads = (!leader.is_empty()).then_some((leader, leading));
         let counters = [
             ("replication_term", self.standby.term()),
             ("replication_committed", head.number),

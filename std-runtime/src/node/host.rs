@@ -455,7 +455,7 @@ impl Host {
             .zip(places.iter())
             .map(|(name, state)| (name.as_str().to_owned(), state.clone()))
             .collect();
-        let standbys = self.lead.get().map(|lead| lead.states()).unwrap_or_default();
+        let standbys = self.lead.get().map(|lead| lead.states(engine.store()));
         let ready = !self.stopping.get()
             && engine.stopped().is_none()
             && (options.role == NodeRole::Hub
@@ -468,20 +468,12 @@ impl Host {
             uptime_ms: self.start.elapsed().as_millis() as u64,
             ready,
             upstreams,
-            standbys: standbys.into_iter().collect(),
+            standbys: standbys.unwrap_or_default(),
             links: self.reactor.links_open().into(),
             log_bytes: engine.store().log_bytes(),
             ordinals: engine.store().ordinals(),
             counters: self.counters(&engine),
         }
-    }
-
-    /// What a hub with standbys says of them.
-    fn replication(&self) -> Vec<(String, u64)> {
-        let names = ["replication_term", "replication_committed", "replication_replicated"];
-        let figures = self.lead.get().map(|lead| lead.figures());
-        let name = |figures: [u64; 3]| names.map(str::to_owned).into_iter().zip(figures);
-        figures.into_iter().flat_map(name).collect()
     }
 
     fn counters(&self, engine: &NodeEngine) -> BTreeMap<String, u64> {
@@ -537,8 +529,8 @@ impl Host {
             ("turns", self.reactor.turns()),
         ]
         .into_iter()
+        .chain(self.lead.get().into_iter().flat_map(|lead| lead.figures(engine.store())))
         .map(|(name, value)| (name.to_owned(), value))
-        .chain(self.replication())
         .collect()
     }
 

@@ -15,7 +15,7 @@ use replcore::wire::{CONTROL_FRAME_BYTES_MAX, Progress};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
-use super::wire::{Connection, Event, Message, VERSION};
+use super::wire::{Connection, CopyPlace, Event, Message, VERSION, Welcome};
 use super::{NodeStore, folder};
 use crate::cluster::Cluster;
 use crate::driver::{Accepted, Stream, count, wall_ms};
@@ -28,11 +28,16 @@ pub(super) const ALIVE: Duration = Duration::from_secs(1);
 /// How often a follower's store looks after itself.
 const MAINTAIN: Duration = Duration::from_secs(1);
 
-/// A copy under way.
+/// A copy under way. When its link breaks it waits to be gone on with.
 struct Copying {
     store: NodeStore,
+    term: u64,
+    cursor: Vec<u8>,
+    place: Vec<u8>,
     /// With all parts there: it is whole once it has the batch of this number.
     through: Option<u64>,
+    /// The present leader goes on with it.
+    goes_on: bool,
 }
 
 /// What a standby holds. While this hub leads, the store is elsewhere.
@@ -60,6 +65,13 @@ pub(crate) struct Standby {
     random: Cell<u64>,
     /// The member of the election that votes for this hub, once it may.
     voter: RefCell<Option<Rc<Cluster>>>,
+}
+
+/// What came of a message: whether something is to be committed or told, and the bytes that are stored.
+#[derive(Default)]
+struct Taken {
+    commit: bool,
+    bytes: u64,
 }
 
 fn invalid(what: impl Into<String>) -> io::Error {
@@ -341,14 +353,48 @@ impl Standby {
             self.serving.set(self.serving.get() + 1);
             self.leader.replace(member.to_owned());
             self.leaf_address.replace(LeafAddress::new(address).ok());
-            self.copy.replace(None);
         }
-        let instance = self.identity.get().instance;
-        Message::Welcome {
+        Message::Welcome(Welcome {
             member: self.member.as_str().to_owned(),
-            instance,
+            instance: self.identity.get().instance,
             head: self.head.get(),
+            ordinal: self.look(NodeStore::durable_ordinal).unwrap_or(0),
+            copy: self.copy_place(term),
+        })
+    }
+
+    /// Where a copy stands with which the leader of this term may go on.
+    fn copy_place(&self, term: u64) -> Option<CopyPlace> {
+        if term == 0 {
+            return None;
         }
+        let mut copy = self.copy.borrow_mut();
+        // What it has followed and not committed yet is told with the rest.
+        let sound = |it: &mut Copying| it.term == term && it.store.commit().is_ok();
+        if !copy.as_mut().is_some_and(sound) {
+            *copy = None;
+        }
+        let copy = copy.as_mut()?;
+        copy.goes_on = false;
+        Some(CopyPlace {
+            term: copy.term,
+            cursor: copy.cursor.clone(),
+            place: copy.place.clone(),
+            done: copy.through.is_some(),
+            head: copy.store.head(),
+        })
+    }
+
+    /// The leader goes on with the copy that was broken off, or has no use for it.
+    fn settle_copy(&self, goes_on: bool) -> io::Result<()> {
+        let mut copy = self.copy.borrow_mut();
+        match &mut *copy {
+            Some(copy) if goes_on => copy.goes_on = true,
+            None if goes_on => return Err(invalid("no copy was begun")),
+            Some(there) if !there.goes_on => *copy = None,
+            _ => {}
+        }
+        Ok(())
     }
 
     async fn follow(&self, connection: &mut Connection, term: u64) -> io::Result<()> {
@@ -356,6 +402,7 @@ impl Standby {
         let silence = Duration::from_millis(self.options.deadlines.write_stall_ms.into());
         let mut heard = tokio::time::Instant::now();
         let mut alive = tokio::time::interval(ALIVE);
+        let mut bytes = 0;
         loop {
             let event = tokio::select! {
                 event = connection.next() => Some(event?),
@@ -376,7 +423,9 @@ impl Standby {
             let mut stored = false;
             while let Some(next) = message {
                 heard = tokio::time::Instant::now();
-                stored |= self.take(next)?;
+                let taken = self.take(next, term)?;
+                bytes += taken.bytes;
+                stored |= taken.commit;
                 message = connection.parse()?;
             }
             if stored {
@@ -385,21 +434,23 @@ impl Standby {
                 if self.serving.get() != serving || self.term.get() > term {
                     return Err(invalid("another term has begun"));
                 }
-                connection.queue(&Message::Synced { number });
+                let ordinal = self.look(NodeStore::durable_ordinal).unwrap_or(0);
+                connection.queue(&Message::Synced { number, ordinal, bytes });
             }
         }
     }
 
-    /// Does what a message says; whether something waits to be committed.
-    fn take(&self, message: Message) -> io::Result<bool> {
+    /// Does what a message says.
+    fn take(&self, message: Message, term: u64) -> io::Result<Taken> {
         match message {
             Message::Batch(batch) => {
+                self.settle_copy(false)?;
                 let mut copy = self.copy.borrow_mut();
                 let mut store = self.store.borrow_mut();
                 let store = copy.as_mut().map(|copy| &mut copy.store).or(store.as_mut());
                 let Some(store) = store else { return Err(invalid("this hub leads")) };
                 match store.follow(&batch) {
-                    Ok(()) => Ok(true),
+                    Ok(()) => Ok(Taken { commit: true, bytes: batch.len() as u64 }),
                     Err(FollowError::Store(reason)) => {
                         Err(self
                             .fail(format!("the store of this standby does not work: {reason:?}")))
@@ -407,26 +458,44 @@ impl Standby {
                     Err(error) => Err(invalid(format!("a batch does not fit: {error:?}"))),
                 }
             }
-            Message::CopyStart(state) => self.start_copy(&state).map(|()| false),
-            Message::CopyPart(part) => {
-                let mut copy = self.copy.borrow_mut();
-                let copy = copy.as_mut().ok_or_else(|| invalid("no copy has begun"))?;
-                copy.store
-                    .take_copy_part(&part)
-                    .map_err(|reason| invalid(format!("a part of a copy: {reason:?}")))?;
-                Ok(false)
+            Message::CopyStart { state, cursor } => {
+                self.start_copy(&state, cursor, term).map(|()| Taken::default())
+            }
+            Message::CopyResume => self.settle_copy(true).map(|()| Taken::default()),
+            Message::CopyPart { part, place } => {
+                self.change_copy(|copy| {
+                    copy.store.take_copy_part(&part)?;
+                    copy.place = place;
+                    Ok(())
+                })?;
+                // Told now and then, so that the leader sees that the copy gets on.
+                Ok(Taken { commit: true, bytes: part.len() as u64 })
             }
             Message::CopyEnd { through } => {
-                let mut copy = self.copy.borrow_mut();
-                let copy = copy.as_mut().ok_or_else(|| invalid("no copy has begun"))?;
-                copy.through = Some(through);
-                let finished = copy.store.finish_copy();
-                finished.map_err(|reason| invalid(format!("the end of a copy: {reason:?}")))?;
-                Ok(true)
+                self.change_copy(|copy| {
+                    copy.store.finish_copy()?;
+                    copy.through = Some(through);
+                    Ok(())
+                })?;
+                Ok(Taken { commit: true, bytes: 0 })
             }
-            Message::Alive => Ok(false),
+            Message::Alive => Ok(Taken::default()),
             other => Err(invalid(format!("a message that is out of place: {other:?}"))),
         }
+    }
+
+    /// Does something to the copy under way; when that fails the copy is worth nothing.
+    fn change_copy(
+        &self,
+        change: impl FnOnce(&mut Copying) -> Result<(), Failure>,
+    ) -> io::Result<()> {
+        let mut copy = self.copy.borrow_mut();
+        let there = copy.as_mut().filter(|copy| copy.goes_on);
+        let changed = change(there.ok_or_else(|| invalid("no copy has begun"))?);
+        if changed.is_err() {
+            *copy = None;
+        }
+        changed.map_err(|reason| invalid(format!("a copy of the leader's store: {reason:?}")))
     }
 
     fn next_random(&self) -> u64 {
@@ -434,7 +503,7 @@ impl Standby {
         self.random.get()
     }
 
-    fn start_copy(&self, state: &[u8]) -> io::Result<()> {
+    fn start_copy(&self, state: &[u8], cursor: Vec<u8>, term: u64) -> io::Result<()> {
         self.copy.replace(None);
         let path: PathBuf = folder::copy_folder(&self.options.folder);
         if path.exists() {
@@ -444,7 +513,9 @@ impl Standby {
         let disk = FileDisk::open(&path).map_err(invalid)?;
         let config = crate::node::store_config(&self.options, self.next_random());
         let store = SegmentStore::open_copy(disk, &self.options.name, config, state);
-        self.copy.replace(Some(Copying { store: store.map_err(invalid)?, through: None }));
+        let store = store.map_err(invalid)?;
+        let (place, through, goes_on) = (Vec::new(), None, true);
+        self.copy.replace(Some(Copying { store, term, cursor, place, through, goes_on }));
         Ok(())
     }
 
@@ -455,6 +526,7 @@ impl Standby {
         };
         let whole = match &mut *self.copy.borrow_mut() {
             None => false,
+            Some(copy) if copy.through.is_none() => return Ok(0),
             Some(copy) => {
                 copy.store.commit().map_err(|reason| failed(self, reason))?;
                 copy.through.is_some_and(|through| copy.store.head().number >= through)

@@ -1,34 +1,97 @@
 //! The side that leads: hands its log to every standby and tells the engine what enough of them hold.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use replcore::contract::Failure;
+use tokio::time::Instant;
 
 use super::follow::{ALIVE, Standby};
-use super::wire::{Connection, Event, Message, VERSION};
-use super::{NodeReactor, StandbyOptions};
-use crate::driver::Stream;
+use super::wire::{Connection, Event, Message, VERSION, Welcome};
+use super::{NodeReactor, NodeStore, StandbyOptions};
+use crate::api::StandbyStatus;
+use crate::driver::{Stream, count};
 use crate::options::{Address, NodeOptions, Peer};
 use crate::store::{CopyCursor, Head, ShipCursor, Shipped, Store};
 use crate::tls::Tls;
 
 /// How long to wait before a standby is dialled again.
 const RETRY: Duration = Duration::from_millis(200);
+/// How long a copy whose link has broken can be gone on with: for so long the log behind it is kept.
+const COPY_KEPT: Duration = Duration::from_secs(60);
 /// Bytes that wait to be written to one standby, beyond one batch or part.
 const QUEUED_BYTES_MAX: usize = 1 << 20;
 
 /// How one standby is.
 #[derive(Clone, Debug)]
 struct Follower {
-    state: &'static str,
-    /// Everything up to this batch is safe there.
+    state: FollowerState,
+    /// Everything up to this batch is safe there; 0 while it takes a copy.
     synced: u64,
+    /// The end of its records.
+    ordinal: u64,
+    /// Behind what it was given last.
+    cursor: Option<ShipCursor>,
+    /// Bytes that it was given on the present link, and those of them that it has stored.
+    given_bytes: u64,
+    stored_bytes: u64,
     /// It is to get the segments from here on.
     pinned: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FollowerState {
+    Disconnected,
+    Copying,
+    Following,
+}
+
+impl Follower {
+    const NEW: Self = Self {
+        state: FollowerState::Disconnected,
+        synced: 0,
+        ordinal: 0,
+        cursor: None,
+        given_bytes: 0,
+        stored_bytes: 0,
+        pinned: u64::MAX,
+    };
+
+    fn status(&self, store: &NodeStore) -> StandbyStatus {
+        let lag_batches = store.committed_number().saturating_sub(self.synced);
+        let end = store.durable_ordinal();
+        let (lag_records, lag_bytes) = match &self.cursor {
+            _ if lag_batches == 0 => (0, 0),
+            Some(cursor) if self.synced > 0 => {
+                let under_way = self.given_bytes.saturating_sub(self.stored_bytes);
+                (end.saturating_sub(self.ordinal), under_way + store.bytes_behind(cursor))
+            }
+            // All that is held, less what a copy has of it.
+            _ => {
+                let held = end.saturating_sub(store.ordinals()[0]);
+                (held, store.log_bytes().saturating_sub(self.stored_bytes))
+            }
+        };
+        let state = match self.state {
+            FollowerState::Disconnected => "disconnected",
+            FollowerState::Copying => "copying",
+            FollowerState::Following => "following",
+        };
+        StandbyStatus { state: state.to_owned(), lag_batches, lag_records, lag_bytes }
+    }
+}
+
+/// What a standby is given, and from where on.
+struct Way {
+    ship: ShipCursor,
+    /// Parts of a copy go before.
+    parts: Option<CopyCursor>,
+    /// It takes a copy, if only the end of one.
+    copy: bool,
 }
 
 /// A hub that leads.
@@ -42,6 +105,9 @@ pub(crate) struct Lead {
     /// What the election has of this hub's log.
     noted: Cell<u64>,
     replicated: Cell<u64>,
+    /// Copies begun, and those that went on after their link had broken.
+    copies: Cell<u64>,
+    copies_resumed: Cell<u64>,
 }
 
 impl Lead {
@@ -52,10 +118,19 @@ impl Lead {
         tls: Option<Tls>,
         term: u64,
     ) -> Rc<Self> {
-        let fresh = Follower { state: "not connected", synced: 0, pinned: u64::MAX };
-        let followers = RefCell::new(vec![fresh; options.peers.len()]);
-        let (noted, replicated) = (Cell::new(0), Cell::new(0));
-        Rc::new(Self { reactor, options, standby, tls, term, followers, noted, replicated })
+        let followers = RefCell::new(vec![Follower::NEW; options.peers.len()]);
+        Rc::new(Self {
+            reactor,
+            options,
+            standby,
+            tls,
+            term,
+            followers,
+            noted: Cell::new(0),
+            replicated: Cell::new(0),
+            copies: Cell::new(0),
+            copies_resumed: Cell::new(0),
+        })
     }
 
     /// Serves every standby for as long as the node runs.
@@ -86,19 +161,22 @@ impl Lead {
         }
     }
 
-    /// The term in which it leads, the last batch committed, and the last that enough standbys hold.
-    pub(crate) fn figures(&self) -> [u64; 3] {
-        let committed = self.reactor.engine.borrow().store().committed_number();
-        [self.term, committed, self.replicated.get()]
+    /// Its counters.
+    pub(crate) fn figures(&self, store: &NodeStore) -> [(&'static str, u64); 5] {
+        [
+            ("replication_term", self.term),
+            ("replication_committed", store.committed_number()),
+            ("replication_replicated", self.replicated.get()),
+            ("replication_copies", self.copies.get()),
+            ("replication_copies_resumed", self.copies_resumed.get()),
+        ]
     }
 
-    /// Every standby with how it is and how many batches it lacks.
-    pub(crate) fn states(&self) -> Vec<(String, String)> {
-        let committed = self.reactor.engine.borrow().store().committed_number();
+    /// How every standby is, and what it lacks.
+    pub(crate) fn states(&self, store: &NodeStore) -> BTreeMap<String, StandbyStatus> {
         let followers = self.followers.borrow();
         let state = |(peer, follower): (&Peer, &Follower)| {
-            let lacks = committed.saturating_sub(follower.synced);
-            (peer.name.as_str().to_owned(), format!("{}, {lacks} batches behind", follower.state))
+            (peer.name.as_str().to_owned(), follower.status(store))
         };
         self.options.peers.iter().zip(followers.iter()).map(state).collect()
     }
@@ -124,16 +202,22 @@ impl Lead {
     }
 
     async fn run_follower(self: Rc<Self>, index: usize) {
+        let mut kept_until = Instant::now();
         loop {
             if let Err(error) = self.serve(index).await {
                 tracing::debug!("standby `{}`: {error}", self.options.peers[index].name);
             }
             self.set(index, |follower| {
-                if follower.state != "not connected" {
+                if follower.state != FollowerState::Disconnected {
                     tracing::warn!("standby `{}` is gone", self.options.peers[index].name);
                 }
-                follower.state = "not connected";
-                follower.pinned = u64::MAX;
+                if follower.state == FollowerState::Copying {
+                    kept_until = Instant::now() + COPY_KEPT;
+                }
+                follower.state = FollowerState::Disconnected;
+                if Instant::now() >= kept_until {
+                    follower.pinned = u64::MAX;
+                }
             });
             tokio::time::sleep(RETRY).await;
         }
@@ -146,53 +230,72 @@ impl Lead {
     }
 
     async fn serve(&self, index: usize) -> io::Result<()> {
-        let peer = &self.options.peers[index];
-        let mut connection = dial(&self.standby, peer, self.tls.as_ref()).await?;
-        let (instance, head) = greet(&self.standby, &mut connection, self.term).await?;
-        let mut copying = None;
-        let mut cursor = {
-            let mut engine = self.reactor.engine.borrow_mut();
-            let store = engine.store_mut();
-            let same = store.identity().instance == instance;
-            let cursor = if same { store.ship_from(head)? } else { None };
-            match cursor {
-                Some(cursor) => cursor,
-                None => {
-                    let start = store.start_copy().map_err(failed)?;
-                    connection.queue(&Message::CopyStart(start.state));
-                    copying = Some(start.cursor);
-                    start.ship
-                }
-            }
-        };
-        let what = if copying.is_some() { "takes a copy" } else { "follows" };
-        tracing::info!("standby `{}` {what}", peer.name);
+        let mut connection =
+            dial(&self.standby, &self.options.peers[index], self.tls.as_ref()).await?;
+        let welcome = greet(&self.standby, &mut connection, self.term).await?;
+        let mut way = self.way(&welcome, &mut connection)?;
+        let what = if way.copy { "takes a copy" } else { "follows" };
+        tracing::info!("standby `{}` {what}", self.options.peers[index].name);
         self.set(index, |follower| {
-            follower.state = what;
-            follower.synced = if copying.is_some() { 0 } else { head.number };
+            let (synced, ordinal) = (welcome.head.number, welcome.ordinal);
+            *follower = Follower { pinned: way.ship.segment(), ..Follower::NEW };
+            if way.copy {
+                follower.state = FollowerState::Copying;
+            } else {
+                follower.state = FollowerState::Following;
+                (follower.synced, follower.ordinal) = (synced, ordinal);
+            }
         });
         self.advance();
-        self.ship(index, &mut connection, &mut cursor, copying).await
+        self.ship(index, &mut connection, &mut way).await
+    }
+
+    /// Where a standby goes on, and tells it so unless it only follows: a copy that was broken off goes on; a
+    /// log that is a part of this one goes on; else a copy begins.
+    fn way(&self, welcome: &Welcome, connection: &mut Connection) -> io::Result<Way> {
+        let mut engine = self.reactor.engine.borrow_mut();
+        let store = engine.store_mut();
+        if let Some(place) = welcome.copy.as_ref().filter(|place| place.term == self.term)
+            && let Some(parts) = CopyCursor::resume(&place.cursor, &place.place)
+            && let Some(ship) = store.ship_from(place.head)?
+        {
+            count(&self.copies_resumed, 1);
+            connection.queue(&Message::CopyResume);
+            return Ok(Way { ship, parts: (!place.done).then_some(parts), copy: true });
+        }
+        if store.identity().instance == welcome.instance
+            && let Some(ship) = store.ship_from(welcome.head)?
+        {
+            return Ok(Way { ship, parts: None, copy: false });
+        }
+        let start = store.start_copy().map_err(failed)?;
+        let cursor = start.cursor.to_bytes().ok_or_else(|| failed(Failure::Io))?;
+        count(&self.copies, 1);
+        connection.queue(&Message::CopyStart { state: start.state, cursor });
+        Ok(Way { ship: start.ship, parts: Some(start.cursor), copy: true })
     }
 
     async fn ship(
         &self,
         index: usize,
         connection: &mut Connection,
-        cursor: &mut ShipCursor,
-        mut copying: Option<CopyCursor>,
+        way: &mut Way,
     ) -> io::Result<()> {
         let silence = Duration::from_millis(self.standby.options.deadlines.write_stall_ms.into());
-        let mut heard = tokio::time::Instant::now();
+        let mut heard = Instant::now();
         let mut alive = tokio::time::interval(ALIVE);
         loop {
             let turned = self.reactor.turned.notified();
-            self.fill(connection, cursor, &mut copying)?;
-            self.set(index, |follower| follower.pinned = cursor.segment());
+            let given_bytes = self.fill(connection, way)?;
+            self.set(index, |follower| {
+                follower.pinned = way.ship.segment();
+                follower.cursor = Some(way.ship);
+                follower.given_bytes += given_bytes;
+            });
             tokio::select! {
                 event = connection.next() => match event? {
                     Event::Message(message) => {
-                        heard = tokio::time::Instant::now();
+                        heard = Instant::now();
                         self.hear(index, &message)?;
                     }
                     Event::Written => {}
@@ -210,10 +313,12 @@ impl Lead {
 
     fn hear(&self, index: usize, message: &Message) -> io::Result<()> {
         match message {
-            Message::Synced { number } => {
+            Message::Synced { number, ordinal, bytes } => {
                 self.set(index, |follower| {
+                    follower.stored_bytes = *bytes;
                     if *number > 0 {
-                        follower.state = "follows";
+                        follower.state = FollowerState::Following;
+                        follower.ordinal = *ordinal;
                     }
                     follower.synced = follower.synced.max(*number);
                 });
@@ -225,32 +330,32 @@ impl Lead {
         }
     }
 
-    /// Queues what the standby lacks while there is room.
-    fn fill(
-        &self,
-        connection: &mut Connection,
-        cursor: &mut ShipCursor,
-        copying: &mut Option<CopyCursor>,
-    ) -> io::Result<()> {
+    /// Queues what the standby lacks while there is room; answers how many bytes of parts and batches.
+    fn fill(&self, connection: &mut Connection, way: &mut Way) -> io::Result<u64> {
         let mut engine = self.reactor.engine.borrow_mut();
         let store = engine.store_mut();
+        let mut given_bytes = 0;
         while connection.queued_bytes() < QUEUED_BYTES_MAX {
             let mut bytes = Vec::new();
-            if let Some(copy) = copying {
-                if store.copy_part(copy, &mut bytes).map_err(failed)? {
-                    connection.queue(&Message::CopyPart(bytes));
+            if let Some(cursor) = &mut way.parts {
+                if store.copy_part(cursor, &mut bytes).map_err(failed)? {
+                    given_bytes += bytes.len() as u64;
+                    connection.queue(&Message::CopyPart { part: bytes, place: cursor.place() });
                     continue;
                 }
                 connection.queue(&Message::CopyEnd { through: store.committed_number() });
-                *copying = None;
+                way.parts = None;
             }
-            match store.ship(cursor, &mut bytes)? {
-                Shipped::Batch => connection.queue(&Message::Batch(bytes)),
-                Shipped::End => return Ok(()),
+            match store.ship(&mut way.ship, &mut bytes)? {
+                Shipped::Batch => {
+                    given_bytes += bytes.len() as u64;
+                    connection.queue(&Message::Batch(bytes));
+                }
+                Shipped::End => break,
                 Shipped::Gone => return Err(io::Error::other("it is too far behind for this log")),
             }
         }
-        Ok(())
+        Ok(given_bytes)
     }
 }
 
@@ -266,12 +371,8 @@ fn leaf_address(options: &NodeOptions) -> String {
     text.filter(|text| !anywhere(text)).unwrap_or_default().to_owned()
 }
 
-/// Greets another hub, as the leader in `term`; whose log it has, and where that ends.
-async fn greet(
-    standby: &Standby,
-    connection: &mut Connection,
-    term: u64,
-) -> io::Result<(u64, Head)> {
+/// Greets another hub, as the leader in `term`; how far it is.
+async fn greet(standby: &Standby, connection: &mut Connection, term: u64) -> io::Result<Welcome> {
     connection.queue(&Message::Hello {
         version: VERSION,
         hub: standby.options.name.as_str().to_owned(),
@@ -281,7 +382,7 @@ async fn greet(
     });
     let handshake = Duration::from_millis(standby.options.deadlines.handshake_ms.into());
     match connection.message(handshake).await? {
-        Message::Welcome { instance, head, .. } => Ok((instance, head)),
+        Message::Welcome(welcome) => Ok(welcome),
         Message::Refused { term, reason } => {
             standby.hear_term(term);
             Err(io::Error::other(format!("it refuses this hub: {reason}")))
@@ -325,5 +426,5 @@ pub(crate) async fn all_empty(standby: &Standby, own: &StandbyOptions, tls: Opti
 /// Where the log of another hub ends.
 async fn ask(standby: &Standby, peer: &Peer, tls: Option<&Tls>) -> io::Result<Head> {
     let mut connection = dial(standby, peer, tls).await?;
-    greet(standby, &mut connection, 0).await.map(|(_, head)| head)
+    greet(standby, &mut connection, 0).await.map(|welcome| welcome.head)
 }

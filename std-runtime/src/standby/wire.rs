@@ -40,22 +40,63 @@ pub(super) enum Message {
         /// Where it takes leaves; empty when that is not known.
         address: String,
     },
-    /// The answer of a standby: who it is and where its log ends.
-    Welcome { member: String, instance: u64, head: Head },
+    /// The answer of a standby: who it is, and where its log and a copy that was broken off end.
+    Welcome(Welcome),
     /// The answer of one that has heard of a later term, or is another hub.
     Refused { term: u64, reason: String },
     /// A batch; see `SegmentStore::follow`.
     Batch(#[serde(with = "serde_bytes_vec")] Vec<u8>),
-    /// A copy begins.
-    CopyStart(#[serde(with = "serde_bytes_vec")] Vec<u8>),
-    /// A part of it.
-    CopyPart(#[serde(with = "serde_bytes_vec")] Vec<u8>),
+    /// A copy begins; the cursor is for [`CopyPlace`].
+    CopyStart {
+        #[serde(with = "serde_bytes_vec")]
+        state: Vec<u8>,
+        #[serde(with = "serde_bytes_vec")]
+        cursor: Vec<u8>,
+    },
+    /// The copy of which the standby has told goes on.
+    CopyResume,
+    /// A part of it, and the place behind.
+    CopyPart {
+        #[serde(with = "serde_bytes_vec")]
+        part: Vec<u8>,
+        #[serde(with = "serde_bytes_vec")]
+        place: Vec<u8>,
+    },
     /// It is whole once the batch of this number is there.
     CopyEnd { through: u64 },
-    /// Everything up to this batch is safe at the standby.
-    Synced { number: u64 },
+    /// Everything up to this batch is safe at the standby; 0 while it takes a copy. The end of its
+    /// records, and how many bytes of batches and parts it has stored since the greeting.
+    Synced { number: u64, ordinal: u64, bytes: u64 },
     /// Nothing; says that the other end is there.
     Alive,
+}
+
+/// Who a standby is, and how far.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Welcome {
+    pub(super) member: String,
+    pub(super) instance: u64,
+    /// Where its log ends.
+    pub(super) head: Head,
+    /// The end of its records.
+    pub(super) ordinal: u64,
+    pub(super) copy: Option<CopyPlace>,
+}
+
+/// Where a copy stands that was broken off.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct CopyPlace {
+    /// Of the leader that gave it: the log of another may lack what parts of it have in them.
+    pub(super) term: u64,
+    #[serde(with = "serde_bytes_vec")]
+    pub(super) cursor: Vec<u8>,
+    /// Behind the last part; empty before the first.
+    #[serde(with = "serde_bytes_vec")]
+    pub(super) place: Vec<u8>,
+    /// All parts are there.
+    pub(super) done: bool,
+    /// The last batch that it has.
+    pub(super) head: Head,
 }
 
 /// Bytes as one run, which `Vec<u8>` by itself is not for serde.

@@ -55,7 +55,7 @@ struct Start {
 }
 
 /// Where a copy is.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 enum Stage {
     /// At this position of this one of the lanes.
     Lanes { index: usize, position: u64 },
@@ -66,12 +66,43 @@ enum Stage {
 }
 
 /// A copy under way at the leader.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct CopyCursor {
     /// Queue, class and the position up to which entries belong to the copy.
-    lanes: Vec<(QueueId, u8, u64)>,
+    lanes: Vec<(u64, u8, u64)>,
     next_ordinal: u64,
     stage: Stage,
+}
+
+impl CopyCursor {
+    /// What to keep where the copy is taken, for [`CopyCursor::resume`]: `None` for want of memory.
+    pub fn to_bytes(&self) -> Option<Vec<u8>> {
+        postcard::to_allocvec(self).ok()
+    }
+
+    /// The place alone, which is all that changes from part to part.
+    pub fn place(&self) -> Vec<u8> {
+        postcard::to_allocvec(&self.stage).unwrap_or_default()
+    }
+
+    /// Goes on with a copy that was begun in the same term: `cursor` is what [`CopyCursor::to_bytes`] said
+    /// at its start, `place` what [`CopyCursor::place`] said behind the last part that was taken, or
+    /// empty before the first.
+    /// `None` when they are not sound.
+    pub fn resume(cursor: &[u8], place: &[u8]) -> Option<Self> {
+        let mut cursor: Self = postcard::from_bytes(cursor).ok()?;
+        if !place.is_empty() {
+            cursor.stage = postcard::from_bytes(place).ok()?;
+        }
+        let lane_fits = match cursor.stage {
+            Stage::Lanes { index, position } => {
+                cursor.lanes.get(index).is_none_or(|(_, _, next)| position <= *next)
+            }
+            Stage::Posts { .. } | Stage::Records { .. } => true,
+        };
+        let classes = cursor.lanes.iter().all(|(_, class, _)| usize::from(*class) < CLASSES);
+        (lane_fits && classes).then_some(cursor)
+    }
 }
 
 /// What a leader needs to give a standby a copy.
@@ -103,7 +134,7 @@ impl<D: Disk> SegmentStore<D> {
             let Ok(name) = Name::new(&queue.name) else { continue };
             for (class, lane) in queue.lanes.iter_mut().enumerate() {
                 lane.runs = RunList::default();
-                lanes.push((name.queue_id(), class as u8, lane.next));
+                lanes.push((name.queue_id().0, class as u8, lane.next));
             }
         }
         let ship = ShipCursor::new(state.segment, state.offset, self.head().number);
@@ -164,7 +195,8 @@ impl<D: Disk> SegmentStore<D> {
             return None;
         };
         let mut runs = Vec::new();
-        if let Some(held) = self.queues.slot(queue).and_then(|slot| self.queues.get(slot)) {
+        if let Some(held) = self.queues.slot(QueueId(queue)).and_then(|slot| self.queues.get(slot))
+        {
             held.lanes[usize::from(class)].runs.each(
                 &mut self.blocks,
                 &mut self.log.disk,
@@ -179,7 +211,7 @@ impl<D: Disk> SegmentStore<D> {
             Some(last) if runs.len() >= RUNS_MAX => Stage::Lanes { index, position: last.next() },
             _ => Stage::Lanes { index: index + 1, position: 0 },
         };
-        (!runs.is_empty()).then_some(Part::Runs { queue: queue.0, class, runs })
+        (!runs.is_empty()).then_some(Part::Runs { queue, class, runs })
     }
 
     /// Records from `ordinal` on that lie together, and where to go on.

@@ -257,6 +257,11 @@ impl<D: Disk> SegmentStore<D> {
         self.replica.committed
     }
 
+    /// The end of what is safe here.
+    pub const fn durable_ordinal(&self) -> u64 {
+        self.log.durable_ordinal
+    }
+
     /// The end of what readers may see.
     pub(super) fn visible_ordinal(&self) -> u64 {
         if self.replica.is_leading() {
@@ -453,6 +458,18 @@ impl<D: Disk> SegmentStore<D> {
             }
         }
         Ok(None)
+    }
+
+    /// Bytes of the log behind a place in it.
+    pub fn bytes_behind(&self, cursor: &ShipCursor) -> u64 {
+        if cursor.number >= self.replica.committed.number {
+            return 0;
+        }
+        let behind = self.log.segments.iter().filter(|it| it.number >= cursor.segment);
+        let start = |number: u64| {
+            if number == cursor.segment { cursor.offset } else { HEADER_BYTES as u64 }
+        };
+        behind.map(|segment| segment.end.saturating_sub(start(segment.number))).sum()
     }
 
     fn scan(&mut self, index: usize, from: u64) -> std::io::Result<Scan> {
