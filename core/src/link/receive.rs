@@ -326,8 +326,7 @@ impl Link {
             let reason = skip.reason;
             self.order = Some(Order::TakeSkip { stream, first: expected, next, reason });
         } else {
-            self.streams.change_inbound(at, Inbound::go_back);
-            self.stats.went_back += 1;
+            self.go_back_for_gap(at);
         }
         self.due |= due::STREAMS;
     }
@@ -373,18 +372,18 @@ impl Link {
             }
             Fit::Known => {
                 self.stats.repeated += 1;
-                let running = inbound.state == InboundState::Running && !inbound.resume;
+                // Of an earlier round: the resume has told the sender where we are, or will.
+                let present = inbound.state == InboundState::Running
+                    && !inbound.resume
+                    && records.round == inbound.round;
                 // The sender, sent back further than the store is, has spent credit on it.
-                let spent = running
-                    && records.round == inbound.round
-                    && self.transport == Transport::Stream
-                    && granted;
+                let spent = present && self.transport == Transport::Stream && granted;
                 self.streams.change_inbound(at, |inbound| {
                     if spent {
                         inbound.arrived_bytes = arrived_bytes;
                         inbound.safe_bytes += u64::from(raw_bytes);
                     }
-                    inbound.ack |= running;
+                    inbound.ack |= present;
                 });
                 self.order = skip;
                 self.due |= due::STREAMS;
@@ -394,11 +393,16 @@ impl Link {
                 if self.transport == Transport::Stream {
                     return self.violation();
                 }
-                self.streams.change_inbound(at, Inbound::go_back);
-                self.stats.went_back += 1;
+                self.go_back_for_gap(at);
                 self.due |= due::STREAMS;
             }
         }
+    }
+
+    /// Something of an incoming stream is missing, on a line that loses frames.
+    fn go_back_for_gap(&mut self, stream: usize) {
+        let went_back = self.streams.change_inbound(stream, Inbound::miss);
+        self.stats.went_back += u64::from(went_back == Some(true));
     }
 
     // Completions.
@@ -441,7 +445,8 @@ impl Link {
 
     pub(crate) fn taken(&mut self, now: Instant, stream: StreamIndex, next: Cursor, bytes: u32) {
         let safe = |inbound: &mut Inbound| inbound.safe(next, bytes);
-        if self.streams.change_inbound(usize::from(stream.0), safe).is_some() {
+        if let Some(went_back) = self.streams.change_inbound(usize::from(stream.0), safe) {
+            self.stats.went_back += u64::from(went_back);
             self.moved_at = now;
             self.due |= due::STREAMS;
         }

@@ -316,6 +316,8 @@ pub(crate) struct Inbound {
     pub(crate) resume: bool,
     /// An `Ack` is due.
     pub(crate) ack: bool,
+    /// Something is missing, and is asked for when all that came before it is safe.
+    pub(crate) gap: bool,
     /// An entry to refuse.
     pub(crate) reject: Option<Position>,
     /// The life of the owner's log that `taken` is of.
@@ -337,6 +339,7 @@ impl Inbound {
         round: 0,
         resume: false,
         ack: false,
+        gap: false,
         reject: None,
         taken_epoch: Epoch(0),
     };
@@ -373,6 +376,18 @@ impl Inbound {
         self.round = self.round.wrapping_add(1);
         self.resume = true;
         self.ack = false;
+        self.gap = false;
+    }
+
+    /// Something is missing. The sender is asked to go back once for each round, and only when the
+    /// store has answered for what came before: to ask earlier would bring that again. Should the
+    /// store take longer than the sender's patience, the sender asks by itself. Whether it is asked now.
+    pub(crate) fn miss(&mut self) -> bool {
+        self.gap = self.taken != self.expected;
+        if !self.gap {
+            self.go_back();
+        }
+        !self.gap
     }
 
     /// The store has no room. What is under way is void, and asked for again at `until`.
@@ -413,8 +428,8 @@ impl Inbound {
         }
     }
 
-    /// Everything before `next` is safe.
-    pub(crate) fn safe(&mut self, next: Cursor, bytes: u32) {
+    /// Everything before `next` is safe. Whether the sender is asked now for what is missing.
+    pub(crate) fn safe(&mut self, next: Cursor, bytes: u32) -> bool {
         self.safe_bytes = self.safe_bytes.saturating_add(u64::from(bytes)).min(self.arrived_bytes);
         if next >= self.taken {
             // What was under way when the stream went back may be safe by now: go on behind it.
@@ -422,6 +437,7 @@ impl Inbound {
             self.taken = next;
             self.ack = true;
         }
+        self.gap && self.miss()
     }
 }
 

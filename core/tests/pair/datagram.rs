@@ -6,7 +6,7 @@ use replcore::node::{Node, NodeConfig};
 use replcore::rng::Rng;
 use replcore::stream::{Epoch, Life, Position};
 use replcore::time::Instant;
-use replcore::wire::HEADER_BYTES;
+use replcore::wire::{Frame, HEADER_BYTES, decode};
 
 use crate::world::{Said, Site};
 use crate::{HUB, LEAF, node_with, settings};
@@ -25,6 +25,14 @@ struct Line {
     /// Frames under way, and whether they go to the hub.
     under_way: Vec<(u64, bool, Vec<u8>)>,
     sent: u64,
+    /// What every frame takes beside its delay, in milliseconds.
+    late_ms: u64,
+    /// Frames of records to the hub: the round, the first position and how many records.
+    records: Vec<(u8, u64, u64)>,
+    /// The one of them that is lost, counted from 1.
+    lose: usize,
+    /// Frames to the leaf.
+    answers: u64,
 }
 
 impl Line {
@@ -35,16 +43,30 @@ impl Line {
             let (frame, later) = rest.split_at(HEADER_BYTES + payload as usize);
             rest = later;
             self.sent += 1;
+            self.answers += u64::from(!to_hub);
+            if to_hub && self.loses(frame) {
+                continue;
+            }
             if self.rng.between(1, 1000) <= self.faults.lost {
                 continue;
             }
             let copies = 1 + u64::from(self.rng.between(1, 1000) <= self.faults.doubled);
             for _ in 0..copies {
-                let due = now_ms + self.rng.between(1, self.faults.delay_ms_max);
+                let due = now_ms + self.late_ms + self.rng.between(1, self.faults.delay_ms_max);
                 self.under_way.push((due, to_hub, frame.to_vec()));
             }
         }
         bytes.clear();
+    }
+
+    /// Notes frames of records; whether this one is to be lost.
+    fn loses(&mut self, frame: &[u8]) -> bool {
+        let Ok(Some((Frame::Records { records, .. }, _))) = decode(frame, 1 << 20) else {
+            return false;
+        };
+        let (first, completed) = (records.first.position.0, u64::from(records.completed));
+        self.records.push((records.round, first, completed));
+        self.records.len() == self.lose
     }
 
     fn arrived(&mut self, now_ms: u64) -> Option<(bool, Vec<u8>)> {
@@ -82,7 +104,16 @@ impl World {
         let mut world = Self {
             leaf: new_leaf(seed),
             hub,
-            line: Line { rng: Rng::new(seed), faults, under_way: Vec::new(), sent: 0 },
+            line: Line {
+                rng: Rng::new(seed),
+                faults,
+                under_way: Vec::new(),
+                sent: 0,
+                late_ms: 0,
+                records: Vec::new(),
+                lose: 0,
+                answers: 0,
+            },
             now_ms: 0,
         };
         world.leaf.input(Instant::ZERO, Input::Timeout);
@@ -272,4 +303,45 @@ fn slow_store(seed: u64) {
     world.hub.complete(Instant::from_millis(world.now_ms));
     world.run_until(60_000, |world| world.released().0 == 120);
     assert_eq!(world.hub.received(), sent);
+}
+
+/// A record every millisecond over a line of 40 ms there and back, to a store that syncs every 20 ms,
+/// until all 300 are there.
+fn steady(lose: usize) -> World {
+    let mut world = World::new(3, Faults { lost: 0, doubled: 0, delay_ms_max: 1 });
+    world.run_until(5_000, |world| world.leaf.machine.is_connected());
+    (world.line.late_ms, world.line.lose) = (19, lose);
+    world.hub.hold_completions = true;
+    let mut sent = Vec::new();
+    for number in 0..300_u32 {
+        let now = Instant::from_millis(world.now_ms);
+        world.leaf.post(now, "hub", 2, &[number as u8]);
+        sent.push(number as u8);
+        world.step();
+        if number % 20 == 0 {
+            world.hub.complete(now);
+        }
+    }
+    world.hub.hold_completions = false;
+    world.hub.complete(Instant::from_millis(world.now_ms));
+    world.run_until(5_000, |world| world.released().0 == 300);
+    assert_eq!(world.hub.received(), sent);
+    world
+}
+
+/// What is sent again starts with what was lost, comes once, and is no more than was under way until
+/// the leaf heard of it; and nothing is said of each frame that came after.
+#[test]
+fn one_lost_frame_costs_what_was_under_way_and_no_more() {
+    let world = steady(100);
+    let frames = &world.line.records;
+    let lost = frames[99];
+    let again = frames.iter().find(|frame| frame.0 != lost.0).expect("it is sent again");
+    assert_eq!(again.1, lost.1, "what came before it is not sent again");
+    assert!(frames.iter().all(|frame| frame.0 == lost.0 || frame.0 == again.0), "once");
+    let records: u64 = frames.iter().map(|frame| frame.2).sum();
+    // There and back, and until the store has answered for what came before.
+    assert!(records - 300 <= 40 + 20 + 2, "{} records were sent again", records - 300);
+    let (answers, without) = (world.line.answers, steady(0).line.answers);
+    assert!(answers <= without + 1, "{answers} frames came back, and {without} without a loss");
 }
