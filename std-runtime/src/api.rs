@@ -236,7 +236,7 @@ impl From<Outcome> for Result<Reply, ApiError> {
 }
 
 /// Why a request was not done.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApiError {
     /// What kind of error it is.
     pub kind: ErrorKind,

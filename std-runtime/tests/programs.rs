@@ -11,6 +11,7 @@ use replcore::stream::CLASS_DEFAULT;
 use replcore_runtime::api::{Reply, Request};
 use replcore_runtime::client::{Client, ClientOptions, ConsumerOptions};
 use replcore_runtime::options::Address;
+use replcore_runtime::schema::{AttributeType, Schema};
 use tokio::task::LocalSet;
 
 fn consumer(node: &TestNode, program: &str) -> Client {
@@ -202,6 +203,41 @@ async fn nobody_listening_is_one_clear_error() {
         let client = Client::open(options);
         let error = client.call(&Request::Status, Duration::from_secs(5)).await.unwrap_err();
         assert!(error.message.contains("127.0.0.1:1"), "{error}");
+    };
+    LocalSet::new().run_until(work).await;
+}
+
+/// HS-29: attributes outside the schema are refused with a clear error naming the attribute; the
+/// stream goes on with the others.
+#[tokio::test]
+async fn posts_in_a_stream_that_no_schema_admits_are_told_and_the_others_are_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = hub_options(folder.path(), "node");
+    options.schemas = vec![Schema {
+        message_type: "serial".into(),
+        attributes: [("number".to_owned(), AttributeType::Integer)].into(),
+    }];
+    let work = async {
+        let node = TestNode::start(options);
+        let client = Client::open(ClientOptions::new(name("producer"), node.address()));
+        let post = async |message_type: &str, body: &str| {
+            let message = Message { message_type, body: body.as_bytes(), ..Message::default() };
+            client.post(&message, CLASS_DEFAULT).await.unwrap();
+        };
+        post("serial", r#"{"number":1}"#).await;
+        post("serial", r#"{"number":"two"}"#).await;
+        post("other", "three").await;
+        let error = client.flush().await.unwrap_err().to_string();
+        assert!(error.contains("post 2 of class 2 is not stored"), "{error}");
+        assert!(error.contains("`serial`") && error.contains("\"number\""), "{error}");
+        post("serial", r#"{"number":4}"#).await;
+        client.flush().await.unwrap();
+        // A record in parts.
+        post("serial", &format!(r#"{{"number":"{}"}}"#, "5".repeat(200_000))).await;
+        let error = client.flush().await.unwrap_err().to_string();
+        assert!(error.contains("post 5 of class 2 is not stored"), "{error}");
+        assert_eq!(node.bodies().await, [r#"{"number":1}"#, "three", r#"{"number":4}"#]);
+        client.close().await;
     };
     LocalSet::new().run_until(work).await;
 }

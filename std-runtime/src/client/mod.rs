@@ -43,7 +43,7 @@ use tokio::task::AbortHandle;
 pub(crate) use self::store::ClientStore;
 use crate::api::{ApiError, ErrorKind, Outcome, Reply, Request};
 use crate::driver::{Reactor, ReactorConfig, Stream, wall_ms};
-use crate::engine::{Engine, EngineConfig, Router, Ways};
+use crate::engine::{Engine, EngineConfig, REFUSAL_ID, Router, Ways};
 use crate::options::{Address, Compression};
 use crate::store::Identity;
 use crate::tls::Tls;
@@ -119,6 +119,8 @@ pub enum ClientError {
     Refused(RefuseReason),
     /// The message is not sound.
     Message(MessageError),
+    /// Posts are not stored, and others are: which, and why, in words of the node. It is told once.
+    NotAdmitted(ApiError),
     /// Bytes from the node are not what they should be.
     Record(EntryError),
     /// The engine has stopped on a broken invariant.
@@ -131,6 +133,7 @@ impl fmt::Display for ClientError {
             Self::Unreachable(why) => f.write_str(why),
             Self::Refused(reason) => write!(f, "the node refuses this program: {reason}"),
             Self::Message(error) => write!(f, "the message is not sound: {error}"),
+            Self::NotAdmitted(error) => f.write_str(&error.message),
             Self::Record(error) => write!(f, "the node sent a damaged message: {error}"),
             Self::Stopped => f.write_str("the client has stopped on an internal error"),
         }
@@ -167,6 +170,8 @@ struct State {
     refused: Cell<Option<RefuseReason>>,
     /// Why the last dial came to nothing; empty after one that did not.
     trouble: RefCell<String>,
+    /// The first posts that the node has not stored for what they are, since it was told.
+    not_admitted: RefCell<Option<ApiError>>,
     dialing: RefCell<Option<AbortHandle>>,
 }
 
@@ -242,6 +247,7 @@ impl Client {
             waiting: RefCell::default(),
             refused: Cell::new(None),
             trouble: RefCell::default(),
+            not_admitted: RefCell::default(),
             dialing: RefCell::default(),
         });
         let shared = state.clone();
@@ -301,8 +307,11 @@ impl Client {
     /// # Errors
     /// [`ClientError::Unreachable`] when that takes longer than the patience;
     /// [`ClientError::Refused`]. Nothing is given up: the messages are still posted.
+    /// [`ClientError::NotAdmitted`]: everything is acknowledged, and what it names is not stored,
+    /// since a schema of the node does not admit it; see [`crate::schema`].
     pub async fn flush(&self) -> Result<(), ClientError> {
-        self.until(false, |engine| (engine.store().unacknowledged().0 == 0).then_some(())).await
+        self.until(false, |engine| (engine.store().unacknowledged().0 == 0).then_some(())).await?;
+        self.state.not_admitted.take().map_or(Ok(()), |error| Err(ClientError::NotAdmitted(error)))
     }
 
     /// The next message of the consumer. Waits for as long as it takes.
@@ -369,7 +378,7 @@ impl Client {
         let payload = serde_json::to_vec(request)
             .map_err(|error| ApiError::new(ErrorKind::Invalid, error.to_string()))?;
         let id = self.next_call.get();
-        self.next_call.set(id.wrapping_add(1));
+        self.next_call.set(id.wrapping_add(1) % REFUSAL_ID);
         let (answer, answered) = oneshot::channel();
         self.state.waiting.borrow_mut().insert(id, answer);
         let call = Call { id, reply: false };
@@ -462,6 +471,12 @@ impl State {
             }
         }
         while let Some(incoming) = engine.next_call() {
+            if incoming.call == (Call { id: REFUSAL_ID, reply: true }) {
+                if let Ok(Outcome::Error(error)) = serde_json::from_slice(&incoming.payload) {
+                    self.not_admitted.borrow_mut().get_or_insert(error);
+                }
+                continue;
+            }
             let answer = self.waiting.borrow_mut().remove(&incoming.call.id);
             if let (true, Some(answer)) = (incoming.call.reply, answer) {
                 let outcome = serde_json::from_slice::<Outcome>(&incoming.payload);

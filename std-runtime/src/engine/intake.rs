@@ -2,11 +2,16 @@
 
 use replcore::contract::{Failure, Input, LinkId, Machine, StreamIndex};
 use replcore::stream::StreamKey;
-use replcore::wire::{Records, Role};
+use replcore::wire::{Call, Records, Role};
 
 use super::link::{CallTooLong, IncomingCall, Order};
+use super::router::Admission;
 use super::{Completion, Engine};
+use crate::api::{ApiError, Outcome};
 use crate::store::{Arrival, Store};
+
+/// The number of replies to no call: they tell of posts in a stream that are not stored.
+pub(crate) const REFUSAL_ID: u32 = u32::MAX;
 
 impl<M: Machine, S: Store> Engine<M, S> {
     /// Takes bytes that arrived on a link; answers how many. The rest is to be offered again in
@@ -141,7 +146,41 @@ impl<M: Machine, S: Store> Engine<M, S> {
             }
             _ => Arrival::Local,
         };
-        self.store.take(self.wall_ms, source, records, body, arrival, &mut self.router)
+        if arrival != Arrival::Local {
+            return self.store.take(self.wall_ms, source, records, body, arrival, &mut self.router);
+        }
+        self.router.begin_stream();
+        let taken = self.store.take(self.wall_ms, source, records, body, arrival, &mut self.router);
+        if let Some(admission) = self.router.end_stream().filter(|_| taken.is_ok()) {
+            self.tell_not_admitted(link, source, records, admission);
+        }
+        taken
+    }
+
+    /// Tells a program which of its posts is not stored, and why: once for each frame, as long as it
+    /// reads what it is told.
+    fn tell_not_admitted(
+        &mut self,
+        link: LinkId,
+        source: &StreamKey,
+        records: &Records,
+        admission: Admission,
+    ) {
+        let Some((index, error)) = admission.first else { return };
+        self.counters.records_not_admitted += admission.refused;
+        let post = records.first.position.0 + index + 1;
+        let others = match admission.refused - 1 {
+            0 => String::new(),
+            others => format!("; nor are {others} after it"),
+        };
+        let class = source.queue.class;
+        let message = format!("post {post} of class {class} is not stored: {error}{others}");
+        tracing::debug!("a program posts what no schema admits: {message}");
+        if self.call_bytes() < self.config.call_bytes_max as usize {
+            let outcome = Outcome::Error(ApiError { message, ..error });
+            let payload = serde_json::to_vec(&outcome).unwrap_or_default();
+            self.send_call(link, Call { id: REFUSAL_ID, reply: true }, payload);
+        }
     }
 
     fn note_source(&mut self, link: LinkId, stream: StreamIndex, source: StreamKey) {

@@ -32,6 +32,7 @@ use replcore::stream::{NodeId, QueueId, StreamKey};
 use replcore::time::Instant;
 use replcore::wire::{CONTROL_FRAME_BYTES_MAX, Role};
 
+pub(crate) use self::intake::REFUSAL_ID;
 pub use self::link::{CALL_PART_BYTES_MAX, IncomingCall};
 use self::link::{Link, Pool};
 pub use self::router::{RULES_MAX, Router, TARGETS_MAX, check_rules};
@@ -122,6 +123,8 @@ pub struct EngineCounters {
     pub record_bytes_received: u64,
     /// Frames of records that could not be kept.
     pub records_refused: u64,
+    /// Records of programs that no schema admits.
+    pub records_not_admitted: u64,
     /// Records that readers have acknowledged.
     pub records_delivered: u64,
     /// Records taken from leaves.

@@ -4,8 +4,9 @@ use replcore::log::record::Record;
 use replcore::queue::rules::{Destination, Place, Rule, RuleError, RuleText, Rules, Source};
 use replcore::stream::{Name, NodeId, QueueId};
 
-use crate::api::DispatchRule;
+use crate::api::{ApiError, DispatchRule};
 use crate::options::OwnRule;
+use crate::schema::{self, Schema};
 use crate::store::{Arrival, Route};
 
 /// Most dispatch rules of a node.
@@ -34,8 +35,20 @@ pub struct Router {
     rules: Table,
     texts: Vec<DispatchRule>,
     own_rule: Option<OwnRule>,
+    schemas: Vec<Schema>,
+    /// What a stream of posts has brought since [`Router::begin_stream`], while it is taken.
+    stream: Option<Admission>,
     dispatched: u64,
     last: Option<Decision>,
+}
+
+/// What became of the posts of one frame.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Admission {
+    seen: u64,
+    pub refused: u64,
+    /// Of those before, counted from 0, and why.
+    pub first: Option<(u64, ApiError)>,
 }
 
 /// The last decision: records of one type and origin come in runs.
@@ -58,6 +71,8 @@ impl Router {
             rules: table(),
             texts: Vec::new(),
             own_rule: None,
+            schemas: Vec::new(),
+            stream: None,
             dispatched: 0,
             last: None,
         }
@@ -88,6 +103,22 @@ impl Router {
     pub fn set_own_rule(&mut self, rule: Option<OwnRule>) {
         self.own_rule = rule;
         self.last = None;
+    }
+
+    /// Sets what messages must look like that programs post as records (HS-29). Other posts are
+    /// checked where they come in.
+    pub fn set_schemas(&mut self, schemas: Vec<Schema>) {
+        self.schemas = schemas;
+    }
+
+    /// The posts of a frame follow.
+    pub(super) fn begin_stream(&mut self) {
+        self.stream = (!self.schemas.is_empty()).then(Admission::default);
+    }
+
+    /// No more posts of the frame follow.
+    pub(super) const fn end_stream(&mut self) -> Option<Admission> {
+        self.stream.take()
     }
 
     /// Adds what the program's own rule says, within what no rule may do.
@@ -138,6 +169,22 @@ impl Router {
 }
 
 impl Route for Router {
+    fn is_choosy(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    fn admit(&mut self, record: &Record<'_>) -> bool {
+        let Some(stream) = &mut self.stream else { return true };
+        let index = stream.seen;
+        stream.seen += 1;
+        let Err(error) = schema::check(&self.schemas, record.message_type(), record.body()) else {
+            return true;
+        };
+        stream.refused += 1;
+        stream.first.get_or_insert((index, error));
+        false
+    }
+
     fn route(&mut self, record: &Record<'_>, arrival: Arrival, targets: &mut Vec<Name>) {
         let (origin, message_type) = (record.id().origin, record.message_type());
         let asks = record.to().next().is_some() || self.own_rule.is_some();

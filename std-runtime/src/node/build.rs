@@ -227,6 +227,7 @@ fn engine(
     upstreams.extend(options.called_by);
     let mut router = Router::new(options.name, config.hub, &upstreams);
     router.set_own_rule(options.own_rule.clone());
+    router.set_schemas(options.schemas.clone());
     let now = replcore::time::Instant::ZERO;
     let (mut engine, refused) =
         Engine::new(engine_config, Node::new(config, memory), store, router, ways(), now);

@@ -379,7 +379,9 @@ impl Host {
         let refused = {
             let options = self.options.borrow();
             messages.iter().enumerate().find_map(|(index, message)| {
-                let error = crate::schema::check(&options.schemas, message).err()?;
+                let error =
+                    crate::schema::check(&options.schemas, &message.message_type, &message.body.0)
+                        .err()?;
                 Some(ApiError { index: Some(index), ..error })
             })
         };
@@ -496,6 +498,7 @@ impl Host {
             ("lost", store.lost),
             ("skipped", store.skipped),
             ("store_refused", store.refused + of_engine.records_refused),
+            ("store_not_admitted", of_engine.records_not_admitted),
             ("store_records_known", store.records_known),
             ("store_posts_known", store.posts_known),
             ("store_records_corrupt", store.records_corrupt),
@@ -577,6 +580,7 @@ impl Host {
         }
         self.reactor
             .with(|engine| engine.store_mut().set_limits(new.limits.queue, &new.queue_limits));
+        self.reactor.with(|engine| engine.router_mut().set_schemas(new.schemas.clone()));
         *self.options.borrow_mut() = new;
         Ok(())
     }

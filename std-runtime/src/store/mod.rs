@@ -120,6 +120,16 @@ pub trait Route {
     /// Adds the queues of `record` to `targets`. Queues that do not exist are made, up to the
     /// store's limit, as [`QueueKind::Leaf`].
     fn route(&mut self, record: &Record<'_>, arrival: Arrival, targets: &mut Vec<Name>);
+
+    /// Whether [`Route::admit`] is to be asked of the posts that come.
+    fn is_choosy(&self) -> bool {
+        false
+    }
+
+    /// Whether a post is taken. One that is not is passed over: its stream goes on.
+    fn admit(&mut self, _record: &Record<'_>) -> bool {
+        true
+    }
 }
 
 /// Why a post was not taken. Nothing of it was stored.

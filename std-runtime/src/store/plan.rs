@@ -148,11 +148,16 @@ impl<D: Disk> SegmentStore<D> {
     ) -> Result<(), Failure> {
         let mut at = 0;
         let mut seqs = self.own_seqs;
+        let choosy = arrival == Arrival::Local && route.is_choosy();
         while at < end {
             let length = super::segment::length_at(bytes, at);
             let next = at + length;
             let record = Record::parse(&bytes[at..next]).map_err(|_| Failure::Corrupt)?;
             let id = record.id();
+            if choosy && !route.admit(&record) {
+                at = next;
+                continue;
+            }
             let new = match arrival {
                 Arrival::Local => self.plan_post(plan, &record, &mut seqs)?,
                 _ => self.plan_arrival(plan, &record),
