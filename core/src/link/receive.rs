@@ -27,7 +27,7 @@ impl Link {
             if done || !matches!(self.phase, Phase::Greeting | Phase::Open) {
                 return (taken, None);
             }
-            match wire::decode(&data[taken..], settings.frame_bytes_max) {
+            match wire::decode_of_link(&data[taken..], settings.frame_bytes_max) {
                 Ok(None) => return (taken, None),
                 Ok(Some((frame, bytes))) => {
                     taken += bytes;
@@ -198,21 +198,8 @@ impl Link {
             Control::Reject(reject) => self.rejected(stream, reject),
             // These are taken in `frame`.
             Control::Hello(_) | Control::Refuse(_) | Control::Redirect(_) => {}
-            // Said between members only, on links of their own.
-            Control::Cluster(_)
-            | Control::VoteRequest(_)
-            | Control::VoteAnswer(_)
-            | Control::Heartbeat(_)
-            | Control::HeartbeatAnswer(_)
-            | Control::Members(_)
-            | Control::HandOver(_)
-            | Control::Gossip(_)
-            | Control::Digest(_)
-            | Control::Entry(_)
-            | Control::Probe(_)
-            | Control::ProbeAnswer(_)
-            | Control::Ask(_)
-            | Control::Status(_) => self.violation(),
+            // `decode_of_link` gives none of the others.
+            _ => self.violation(),
         }
         None
     }

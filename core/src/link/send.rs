@@ -160,9 +160,8 @@ impl Link {
         control: &Control<'_>,
         buf: &mut [u8],
     ) -> Option<Output<E>> {
-        let Some(len) = wire::encode_control(stream, control, buf) else {
-            let mut whole = [0; wire::CONTROL_FRAME_BYTES_MAX];
-            let len = wire::encode_control(stream, control, &mut whole)?;
+        let Some(len) = wire::encode_control_of_link(stream, control, buf) else {
+            let len = bytes_of(stream, control)?;
             return (len as u32 <= self.credit_bytes).then_some(Output::NeedBuffer { len });
         };
         self.credit_bytes = self.credit_bytes.checked_sub(len as u32)?;
@@ -328,6 +327,15 @@ impl Link {
             }
         })
     }
+}
+
+/// The length of a control frame that a buffer was too short for. On its own, so that only who meets
+/// such a buffer has another one on the stack.
+#[cold]
+#[inline(never)]
+fn bytes_of(stream: u8, control: &Control<'_>) -> Option<usize> {
+    let mut whole = [0; wire::CONTROL_FRAME_BYTES_MAX];
+    wire::encode_control_of_link(stream, control, &mut whole)
 }
 
 /// What one stream number has to say next, of its incoming and its outgoing stream.

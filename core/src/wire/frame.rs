@@ -168,6 +168,23 @@ pub fn decode(
     bytes: &[u8],
     frame_bytes_max: u32,
 ) -> Result<Option<(Frame<'_>, usize)>, FrameError> {
+    decode_as(bytes, frame_bytes_max, decode_control)
+}
+
+/// The same for who is no member of a cluster: what only members say is of no known type. Its code is
+/// not part of a leaf.
+pub(crate) fn decode_of_link(
+    bytes: &[u8],
+    frame_bytes_max: u32,
+) -> Result<Option<(Frame<'_>, usize)>, FrameError> {
+    decode_as(bytes, frame_bytes_max, decode_control_of_link)
+}
+
+fn decode_as<'a>(
+    bytes: &'a [u8],
+    frame_bytes_max: u32,
+    decode_control: impl FnOnce(u8, &'a [u8]) -> Result<Control<'a>, FrameError>,
+) -> Result<Option<(Frame<'a>, usize)>, FrameError> {
     let Some((head, rest)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
         return Ok(None);
     };
@@ -214,27 +231,15 @@ fn decode_records(body: &[u8]) -> Records {
     }
 }
 
-fn decode_control(number: u8, payload: &[u8]) -> Result<Control<'_>, FrameError> {
-    fn whole<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, FrameError> {
-        match postcard::take_from_bytes(payload) {
-            Ok((value, [])) => Ok(value),
-            _ => Err(FrameError::Payload),
-        }
+fn whole<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, FrameError> {
+    match postcard::take_from_bytes(payload) {
+        Ok((value, [])) => Ok(value),
+        _ => Err(FrameError::Payload),
     }
+}
+
+fn decode_control(number: u8, payload: &[u8]) -> Result<Control<'_>, FrameError> {
     Ok(match number {
-        kind::HELLO => Control::Hello(whole(payload)?),
-        kind::REFUSE => Control::Refuse(whole(payload)?),
-        kind::REGISTER => Control::Register(whole(payload)?),
-        kind::LEASE => Control::Lease(whole(payload)?),
-        kind::SUBSCRIBE => Control::Subscribe(whole(payload)?),
-        kind::OPEN => Control::Open(whole(payload)?),
-        kind::RESUME => Control::Resume(whole(payload)?),
-        kind::ACK => Control::Ack(whole(payload)?),
-        kind::SKIP => Control::Skip(whole(payload)?),
-        kind::REJECT => Control::Reject(whole(payload)?),
-        kind::PING => Control::Ping(whole(payload)?),
-        kind::PONG => Control::Pong(whole(payload)?),
-        kind::BYE => Control::Bye(whole(payload)?),
         kind::CLUSTER => Control::Cluster(whole(payload)?),
         kind::VOTE_REQUEST => Control::VoteRequest(whole(payload)?),
         kind::VOTE_ANSWER => Control::VoteAnswer(whole(payload)?),
@@ -249,6 +254,25 @@ fn decode_control(number: u8, payload: &[u8]) -> Result<Control<'_>, FrameError>
         kind::PROBE_ANSWER => Control::ProbeAnswer(whole(payload)?),
         kind::ASK => Control::Ask(whole(payload)?),
         kind::STATUS => Control::Status(whole(payload)?),
+        _ => return decode_control_of_link(number, payload),
+    })
+}
+
+fn decode_control_of_link(number: u8, payload: &[u8]) -> Result<Control<'_>, FrameError> {
+    Ok(match number {
+        kind::HELLO => Control::Hello(whole(payload)?),
+        kind::REFUSE => Control::Refuse(whole(payload)?),
+        kind::REGISTER => Control::Register(whole(payload)?),
+        kind::LEASE => Control::Lease(whole(payload)?),
+        kind::SUBSCRIBE => Control::Subscribe(whole(payload)?),
+        kind::OPEN => Control::Open(whole(payload)?),
+        kind::RESUME => Control::Resume(whole(payload)?),
+        kind::ACK => Control::Ack(whole(payload)?),
+        kind::SKIP => Control::Skip(whole(payload)?),
+        kind::REJECT => Control::Reject(whole(payload)?),
+        kind::PING => Control::Ping(whole(payload)?),
+        kind::PONG => Control::Pong(whole(payload)?),
+        kind::BYE => Control::Bye(whole(payload)?),
         kind::TERM_LEASE => Control::TermLease(whole(payload)?),
         kind::REDIRECT => Control::Redirect(whole(payload)?),
         other => return Err(FrameError::Type(other)),
@@ -294,23 +318,37 @@ impl Control<'_> {
 
 /// Writes a control frame into `buf` and returns its length; `None` when `buf` is too short.
 pub fn encode_control(stream: u8, control: &Control<'_>, buf: &mut [u8]) -> Option<usize> {
-    fn put(value: &impl Serialize, out: &mut [u8]) -> Option<usize> {
-        postcard::to_slice(value, out).ok().map(|used| used.len())
-    }
-    let out = buf.get_mut(HEADER_BYTES..)?;
-    let payload = match control {
-        Control::Hello(value) => put(value, out),
-        Control::Refuse(value) => put(value, out),
-        Control::Register(value) => put(value, out),
-        Control::Lease(value) => put(value, out),
-        Control::Subscribe(value) => put(value, out),
-        Control::Open(value) => put(value, out),
-        Control::Resume(value) => put(value, out),
-        Control::Ack(value) => put(value, out),
-        Control::Skip(value) => put(value, out),
-        Control::Reject(value) => put(value, out),
-        Control::Ping(value) | Control::Pong(value) | Control::Ask(value) => put(value, out),
-        Control::Bye(value) => put(value, out),
+    encode_as(stream, control, buf, put_control)
+}
+
+/// The same for who is no member of a cluster; `None` for what only members say too. Its code is not
+/// part of a leaf.
+pub(crate) fn encode_control_of_link(
+    stream: u8,
+    control: &Control<'_>,
+    buf: &mut [u8],
+) -> Option<usize> {
+    encode_as(stream, control, buf, put_control_of_link)
+}
+
+fn encode_as(
+    stream: u8,
+    control: &Control<'_>,
+    buf: &mut [u8],
+    put_control: impl FnOnce(&Control<'_>, &mut [u8]) -> Option<usize>,
+) -> Option<usize> {
+    let payload = put_control(control, buf.get_mut(HEADER_BYTES..)?)?;
+    write_header(payload as u32, control.type_number(), stream, payload, buf);
+    Some(HEADER_BYTES + payload)
+}
+
+fn put(value: &impl Serialize, out: &mut [u8]) -> Option<usize> {
+    postcard::to_slice(value, out).ok().map(|used| used.len())
+}
+
+fn put_control(control: &Control<'_>, out: &mut [u8]) -> Option<usize> {
+    match control {
+        Control::Ask(value) => put(value, out),
         Control::Cluster(value) => put(value, out),
         Control::VoteRequest(value) => put(value, out),
         Control::VoteAnswer(value) => put(value, out),
@@ -324,11 +362,28 @@ pub fn encode_control(stream: u8, control: &Control<'_>, buf: &mut [u8]) -> Opti
         Control::Probe(value) => put(value, out),
         Control::ProbeAnswer(value) => put(value, out),
         Control::Status(value) => put(value, out),
+        of_link => put_control_of_link(of_link, out),
+    }
+}
+
+fn put_control_of_link(control: &Control<'_>, out: &mut [u8]) -> Option<usize> {
+    match control {
+        Control::Hello(value) => put(value, out),
+        Control::Refuse(value) => put(value, out),
+        Control::Register(value) => put(value, out),
+        Control::Lease(value) => put(value, out),
+        Control::Subscribe(value) => put(value, out),
+        Control::Open(value) => put(value, out),
+        Control::Resume(value) => put(value, out),
+        Control::Ack(value) => put(value, out),
+        Control::Skip(value) => put(value, out),
+        Control::Reject(value) => put(value, out),
+        Control::Ping(value) | Control::Pong(value) => put(value, out),
+        Control::Bye(value) => put(value, out),
         Control::TermLease(value) => put(value, out),
         Control::Redirect(value) => put(value, out),
-    }?;
-    write_header(payload as u32, control.type_number(), stream, payload, buf);
-    Some(HEADER_BYTES + payload)
+        _ => None,
+    }
 }
 
 /// The head of a frame with `len` bytes of records, for the driver to write before them.
