@@ -17,10 +17,7 @@ impl Rng {
     /// The next 64 random bits.
     pub const fn next_u64(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        mix(self.state)
     }
 
     /// A number in `low..=high`; `low` when the range is empty. The bias is below `range / 2^64`.
@@ -31,6 +28,13 @@ impl Rng {
         let span = (high - low) as u128 + 1;
         low + ((self.next_u64() as u128 * span) >> 64) as u64
     }
+}
+
+/// The finaliser of SplitMix64: every bit of `z` goes into every bit of the result.
+pub(crate) const fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 #[cfg(test)]

@@ -110,9 +110,7 @@ impl Name {
             hash = (hash ^ self.bytes[at] as u64).wrapping_mul(0x0000_0100_0000_01b3);
             at += 1;
         }
-        hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        hash ^= hash >> 31;
+        hash = crate::rng::mix(hash);
         if hash == 0 { 1 } else { hash }
     }
 }

@@ -164,7 +164,8 @@ pub unsafe extern "C" fn replcore_member_init(
                 members: memory.slice(peers, ElectionSlot::FREE)?,
             }
         };
-        *machine = memory.member(Member::new(config, memory_of_member))?;
+        *machine = memory
+            .member(Member::new(config, memory_of_member).map_err(|_| replcore_status::Value)?)?;
         Ok(())
     })())
 }
@@ -432,6 +433,7 @@ pub(crate) fn event(event: MemberEvent) -> replcore_output {
             of(number::ConfigurationChanged, NodeId::NONE)
         }
         MemberEvent::Election(ElectionEvent::Removed) => of(number::Removed, NodeId::NONE),
+        MemberEvent::Election(ElectionEvent::MembersDiffer { node }) => of(number::Other, node),
         MemberEvent::PeerUp { node } => of(number::PeerUp, node),
         MemberEvent::PeerDown { node } => of(number::PeerDown, node),
         MemberEvent::PeerChanged { node } => of(number::PeerChanged, node),

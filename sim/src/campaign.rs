@@ -9,84 +9,12 @@ use replcore::stream::Name;
 
 use crate::clock::Clock;
 use crate::cluster::{Cluster, Counters, Spec};
+use crate::faults::Fault;
 use crate::invariants::{Checker, Expectations};
 use crate::machines::{Kind, Machines, Settings};
 use crate::model::StoreBugs;
 use crate::network::Conditions;
 use crate::process::Post;
-
-/// A kind of fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fault {
-    /// Nothing passes between two nodes for a while, in both directions.
-    Partition,
-    /// Nothing passes in one direction.
-    OneWay,
-    /// Links are reset.
-    Reset,
-    /// A process ends and starts again; its peers are told by its system.
-    Crash,
-    /// Power fails; nobody is told.
-    PowerCut,
-    /// Every process ends at once.
-    RestartAll,
-    /// A process accepts and never answers, for a while.
-    Hang,
-    /// The wall clock is stepped, up to a day either way.
-    WallStep,
-    /// The disk is full, for a while.
-    DiskFull,
-    /// Syncs take up to seconds, for a while.
-    SlowDisk,
-    /// The links of a node become slow and thin, for a while.
-    SlowLink,
-    /// Bits flip on the links of a node, for a while.
-    Flip,
-    /// The power goes in the middle of a write. System level only.
-    TornWrite,
-    /// The disk of a leaf is set back to an older copy. System level only. A hub is left out: set
-    /// back, it may give a number again to one leaf before another, which knows the number, is
-    /// back to tell it.
-    SetBack,
-    /// A bit flips on the disk of a leaf, which restarts, or goes on. System level only.
-    DiskFlip,
-}
-
-impl Fault {
-    /// All of them, with the names that the tool takes.
-    pub const ALL: [(&'static str, Self); 12] = [
-        ("partition", Self::Partition),
-        ("one-way", Self::OneWay),
-        ("reset", Self::Reset),
-        ("crash", Self::Crash),
-        ("power-cut", Self::PowerCut),
-        ("restart-all", Self::RestartAll),
-        ("hang", Self::Hang),
-        ("wall-step", Self::WallStep),
-        ("disk-full", Self::DiskFull),
-        ("slow-disk", Self::SlowDisk),
-        ("slow-link", Self::SlowLink),
-        ("flip", Self::Flip),
-    ];
-
-    /// Those that whole engines go through.
-    pub const SYSTEM: [(&'static str, Self); 14] = [
-        ("partition", Self::Partition),
-        ("one-way", Self::OneWay),
-        ("reset", Self::Reset),
-        ("crash", Self::Crash),
-        ("power-cut", Self::PowerCut),
-        ("restart-all", Self::RestartAll),
-        ("hang", Self::Hang),
-        ("wall-step", Self::WallStep),
-        ("disk-full", Self::DiskFull),
-        ("slow-link", Self::SlowLink),
-        ("flip", Self::Flip),
-        ("torn-write", Self::TornWrite),
-        ("set-back", Self::SetBack),
-        ("disk-flip", Self::DiskFlip),
-    ];
-}
 
 /// What a run is made of.
 #[derive(Clone, Debug)]
@@ -109,7 +37,7 @@ impl Plan {
         Self {
             nodes,
             duration_s: 120,
-            faults: Fault::ALL.iter().map(|(_, fault)| *fault).collect(),
+            faults: Fault::MACHINE.to_vec(),
             bugs: StoreBugs::default(),
             bug_sends_back: false,
         }
@@ -472,7 +400,7 @@ impl Run {
                 self.cluster.set_conditions(node, conditions);
                 self.later(ms, ms, Heal::Link(node));
             }
-            Fault::TornWrite | Fault::SetBack | Fault::DiskFlip => {}
+            Fault::RestartFollowers | Fault::TornWrite | Fault::SetBack | Fault::DiskFlip => {}
         }
     }
 

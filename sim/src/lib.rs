@@ -14,6 +14,7 @@ pub mod campaign;
 pub mod clock;
 pub mod cluster;
 pub mod disk;
+pub mod faults;
 pub mod host;
 pub mod invariants;
 pub mod kit;

@@ -8,8 +8,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use clap::Parser;
-use replcore_sim::campaign::{Failure, Fault, Outcome, Plan, run};
-use replcore_sim::members::campaign::{self as members, MemberFault, MembersOutcome, MembersPlan};
+use replcore_sim::campaign::{Failure, Outcome, Plan, run};
+use replcore_sim::faults::Fault;
+use replcore_sim::members::campaign::{self as members, MembersOutcome, MembersPlan};
 use replcore_sim::members::tamper::Bug;
 use replcore_sim::model::StoreBugs;
 use replcore_sim::system_run::{self, SystemPlan};
@@ -56,14 +57,14 @@ struct Arguments {
     /// Kinds of faults to draw from, with commas between: partition, one-way, reset, crash,
     /// power-cut, restart-all, hang, wall-step, disk-full, slow-disk, slow-link, flip; at the
     /// system level torn-write, set-back, disk-flip as well, and no slow-disk; at the cluster level
-    /// the first twelve but wall-step; or `none`, with which a cluster only idles. By default
-    /// all.
+    /// the first twelve but wall-step, and restart-followers; or `none`, with which a cluster only
+    /// idles. By default all.
     #[arg(long, value_delimiter = ',')]
     faults: Vec<String>,
     /// Break the stores on purpose, to see the checks catch it: commit-forgets, no-dedupe, swaps,
     /// reuses-numbers, rewrites-bodies, sends-back; at the system level lying-disks and
     /// forgets-origins; at the cluster level vote-before-stored, two-votes, vote-forgotten,
-    /// lease-from-answer, no-silence, half-is-majority, change-unsettled.
+    /// lease-from-answer, no-silence, half-is-majority, change-unsettled, pre-vote-hides-term.
     #[arg(long)]
     bug: Option<String>,
 }
@@ -99,10 +100,8 @@ fn plan(arguments: &Arguments) -> Result<(Plan, SystemPlan), String> {
         plan.faults.clear();
         system.faults.clear();
         for name in arguments.faults.iter().filter(|name| *name != "none") {
-            let find = |all: &[(&str, Fault)]| {
-                all.iter().find(|(known, _)| known == name).map(|(_, fault)| *fault)
-            };
-            let (here, there) = (find(&Fault::ALL), find(&Fault::SYSTEM));
+            let here = Fault::named(name, &Fault::MACHINE);
+            let there = Fault::named(name, &Fault::SYSTEM);
             if here.is_none() && there.is_none() {
                 return Err(format!("`{name}` is no kind of fault; see --help for the list"));
             }
@@ -142,11 +141,10 @@ fn cluster_plan(arguments: &Arguments) -> Result<MembersPlan, String> {
     if !arguments.faults.is_empty() {
         plan.faults.clear();
         for name in arguments.faults.iter().filter(|name| *name != "none") {
-            let known = MemberFault::ALL.iter().find(|(known, _)| known == name);
-            let Some((_, fault)) = known else {
+            let Some(fault) = Fault::named(name, &Fault::CLUSTER) else {
                 return Err(format!("`{name}` is no fault of a cluster; see --help for the list"));
             };
-            plan.faults.push(*fault);
+            plan.faults.push(fault);
         }
     }
     if let Some(name) = &arguments.bug {

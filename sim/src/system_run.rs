@@ -5,10 +5,11 @@ use replcore::rng::Rng;
 use replcore::stream::{Name, QueueKey};
 use replcore_runtime::store::{QueueKind, Store};
 
-use crate::campaign::{Failure, Fault, Outcome, SETTLE_S};
+use crate::campaign::{Failure, Outcome, SETTLE_S};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, Spec};
 use crate::disk::Image;
+use crate::faults::Fault;
 use crate::invariants::{Checker, Expectations};
 use crate::network::Conditions;
 use crate::process::Post;
@@ -35,7 +36,7 @@ impl SystemPlan {
         Self {
             nodes,
             duration_s: 40,
-            faults: Fault::SYSTEM.iter().map(|(_, fault)| *fault).collect(),
+            faults: Fault::SYSTEM.to_vec(),
             bug_disks_lie: false,
             bug_forgets_origins: false,
         }
@@ -351,7 +352,7 @@ impl SystemRun {
                     self.cluster.boot_after(node, ms * 1_000);
                 }
             }
-            Fault::SlowDisk => {}
+            Fault::SlowDisk | Fault::RestartFollowers => {}
         }
     }
 

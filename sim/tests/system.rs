@@ -1,6 +1,7 @@
 //! Whole engines and stores under faults, and the proof that the checks notice what is broken.
 
-use replcore_sim::campaign::{Failure, Fault};
+use replcore_sim::campaign::Failure;
+use replcore_sim::faults::Fault;
 use replcore_sim::system_run::{SystemPlan, run};
 
 fn first_failure(plan: &SystemPlan, seeds: u64) -> Option<Failure> {

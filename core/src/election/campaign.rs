@@ -1,6 +1,7 @@
 //! Votes: asking for them, giving them, counting them.
 
-use super::{Asked, Ballot, Election, ElectionSlot, due};
+use super::slot::Asked;
+use super::{Ballot, Election, ElectionSlot, due};
 use crate::stream::NodeId;
 use crate::time::Instant;
 use crate::wire::{MemberRole, Refusal, VoteAnswer, VoteRequest};
@@ -45,10 +46,10 @@ impl<S: AsRef<[ElectionSlot]> + AsMut<[ElectionSlot]>> Election<S> {
         }
     }
 
-    /// Who abstains, cannot store a vote, or would lead with members that others may never hear of
+    /// Who is a witness, cannot store a vote, or would lead with members that others may never hear of
     /// is no candidate.
     fn may_campaign(&self) -> bool {
-        !self.abstains && self.ballot.is_stored() && self.configuration.is_stored()
+        self.rank.is_some() && self.ballot.is_stored() && self.configuration.is_stored()
     }
 
     /// The next term begins, with this node's vote for itself. Others are asked once it is stored.

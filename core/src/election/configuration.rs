@@ -5,11 +5,21 @@
 //! majority of the present one has stored it in this term; a new leader takes the configuration over
 //! into its term; a voter refuses a candidate with an older one; who has an older one takes the
 //! newer one from any member. So any two configurations that can elect share a voter.
+//!
+//! All that holds among configurations that go back to the same first members. Those come from lists
+//! that people write, one for each node, so every name carries a checksum of them
+//! ([`ConfigurationId::origin`]): a node does not obey one of another origin. Only a node that has
+//! no more than its list gives it up, for one that a leader has taken over and that has this node
+//! in it; so a wrong list among right ones is mended, and a node that was started alone by mistake
+//! cannot take a cluster over, however often it has elected itself. etcd does likewise (its cluster
+//! ID is a hash of the first members), without the mending.
 
 use serde::{Deserialize, Serialize};
 
+use super::slot::Foreign;
 use super::{Ballot, Election, ElectionSlot, TERM_JUMP_MAX, due, later};
 use crate::contract::{Key, RestoreError};
+use crate::rng::mix;
 use crate::stream::NodeId;
 use crate::time::Instant;
 use crate::wire::{ConfigurationId, MEMBER_BYTES, MEMBERS_MAX, MemberRole, Members};
@@ -38,7 +48,7 @@ pub enum ChangeError {
     Itself,
     /// The change before is not stored by a majority yet: try again.
     Busy,
-    /// No room for one more member.
+    /// No room for one more member, or for one more change.
     Full,
 }
 
@@ -93,6 +103,9 @@ impl<T: Copy + PartialEq> Stored<T> {
     }
 }
 
+/// A change further ahead than this is not believed.
+const CHANGE_JUMP_MAX: u64 = 1 << 24;
+
 /// The format of what is stored.
 const FORMAT: u8 = 1;
 
@@ -115,6 +128,14 @@ fn member_of(bytes: &[u8]) -> (NodeId, Membership) {
     let id = crate::log::u64_at(bytes, 0);
     let membership = if bytes[8] & 1 == 1 { Membership::Voter } else { Membership::Learner };
     (NodeId(id), membership)
+}
+
+/// A checksum of first members that does not depend on their order.
+fn checksum_of(members: &[u8]) -> u64 {
+    let sum = members.chunks_exact(MEMBER_BYTES).map(member_of).fold(0, |sum: u64, (node, it)| {
+        sum.wrapping_add(mix(node.0 ^ u64::from(it == Membership::Voter)))
+    });
+    mix(sum)
 }
 
 impl<S: AsRef<[ElectionSlot]> + AsMut<[ElectionSlot]>> Election<S> {
@@ -144,7 +165,7 @@ impl<S: AsRef<[ElectionSlot]> + AsMut<[ElectionSlot]>> Election<S> {
             return Err(ChangeError::Full);
         }
         self.replace(&bytes[..len]);
-        self.configuration = Stored::new(ConfigurationId { term: 0, version: 1 });
+        self.configuration = Stored::new(ConfigurationId::first(checksum_of(&bytes[..len])));
         Ok(())
     }
 
@@ -347,6 +368,7 @@ impl<S: AsRef<[ElectionSlot]> + AsMut<[ElectionSlot]>> Election<S> {
         if self.membership(node) == to {
             return Ok(());
         }
+        let next = self.configuration.value.next().ok_or(ChangeError::Full)?;
         let lease_from = self.answered_by_majority();
         let mut floor = later(lease_from, self.config.lease_us());
         if self.quorum() == 1 {
@@ -360,8 +382,7 @@ impl<S: AsRef<[ElectionSlot]> + AsMut<[ElectionSlot]>> Election<S> {
         // two share a voter; those to members still earlier might not.
         self.lease_floor = floor;
         self.lease_from = self.answered_by_majority();
-        let ConfigurationId { term, version } = self.configuration.value;
-        self.configuration.set(ConfigurationId { term, version: version.saturating_add(1) });
+        self.configuration.set(next);
         self.note_leader();
         Ok(())
     }
@@ -385,8 +406,8 @@ impl<S: AsRef<[ElectionSlot]> + AsMut<[ElectionSlot]>> Election<S> {
         Ok(())
     }
 
-    /// Takes a whole configuration that came from `from`. A node without any takes it from anybody
-    /// that `welcome` says is of its cluster, any other from a member only. Whether `from` may say
+    /// Takes a whole configuration that came from `from`. A node without any takes one that a leader
+    /// has taken over from anybody that `welcome` says is of its cluster, any other from a member only. Whether `from` may say
     /// so; what is not newer is passed over.
     pub fn receive_members(
         &mut self,
@@ -401,7 +422,22 @@ impl<S: AsRef<[ElectionSlot]> + AsMut<[ElectionSlot]>> Election<S> {
             self.stats.strangers = self.stats.strangers.saturating_add(1);
             return false;
         }
-        let ConfigurationId { term, version } = members.configuration;
+        let term = members.configuration.term;
+        let mends = present.term == 0 && term > 0 && self.has_own(members.members);
+        if let Some(at) = self.find(from)
+            && self.is_foreign(at, members.configuration)
+            && !mends
+        {
+            if present.term > 0 && term == 0 {
+                // It has only its own list, and may take this one.
+                self.slots.as_mut()[at].due |= due::MEMBERS;
+            }
+            return true;
+        }
+        if present.version == 0 && term == 0 {
+            // A list that no leader has taken over, which may be wrong, and this node is not in it.
+            return true;
+        }
         if members.configuration < present
             && let Some(at) = self.find(from)
         {
@@ -411,7 +447,7 @@ impl<S: AsRef<[ElectionSlot]> + AsMut<[ElectionSlot]>> Election<S> {
             return true;
         }
         if term > self.ballot.value.term.saturating_add(TERM_JUMP_MAX)
-            || version > present.version.saturating_add(TERM_JUMP_MAX)
+            || members.configuration.change() > present.change().saturating_add(CHANGE_JUMP_MAX)
         {
             self.stats.implausible = self.stats.implausible.saturating_add(1);
             return true;
@@ -460,6 +496,29 @@ impl<S: AsRef<[ElectionSlot]> + AsMut<[ElectionSlot]>> Election<S> {
             }
         }
         voters > 0
+    }
+
+    fn has_own(&self, members: &[u8]) -> bool {
+        members.chunks_exact(MEMBER_BYTES).any(|it| member_of(it).0 == self.own)
+    }
+
+    /// Whether a member says a configuration that goes back to other first members; counted, and
+    /// told.
+    pub(super) fn is_foreign(&mut self, at: usize, configuration: ConfigurationId) -> bool {
+        let own = self.configuration.value;
+        let slot = &mut self.slots.as_mut()[at];
+        if own.version == 0 || configuration.version == 0 {
+            return false;
+        }
+        if configuration.origin() == own.origin() {
+            slot.foreign = Foreign::No;
+            return false;
+        }
+        if slot.foreign == Foreign::No {
+            slot.foreign = Foreign::Seen;
+        }
+        self.stats.foreign = self.stats.foreign.saturating_add(1);
+        true
     }
 
     fn fits(&self, members: &[u8]) -> bool {

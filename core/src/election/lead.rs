@@ -1,6 +1,7 @@
 //! Heartbeats, and the lease that the answers make.
 
-use super::{Beat, Election, ElectionSlot, due, later};
+use super::slot::Beat;
+use super::{Election, ElectionSlot, due, later};
 use crate::stream::NodeId;
 use crate::time::Instant;
 use crate::wire::{ConfigurationId, Heartbeat, HeartbeatAnswer, MemberRole, Refusal};

@@ -24,208 +24,29 @@
 //! an array where a whole world is to be copied.
 
 mod campaign;
+mod config;
 mod configuration;
 mod lead;
+mod messages;
+mod report;
+mod slot;
 
 use crate::rng::Rng;
 use crate::stream::NodeId;
 use crate::time::Instant;
-use crate::wire::{
-    ConfigurationId, Heartbeat, HeartbeatAnswer, MemberRole, Progress, Refusal, VoteAnswer,
-    VoteRequest,
-};
+use crate::wire::{ConfigurationId, MemberRole, Progress};
 
+pub use config::{ConfigError, ElectionConfig};
 use configuration::Stored;
 pub use configuration::{ChangeError, Membership};
-
-/// The timing of elections. All members of a cluster have the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct ElectionConfig {
-    /// The leader says so this often, in milliseconds; 1 to half of `timeout_ms_min`.
-    pub heartbeat_ms: u32,
-    /// The shortest wait for a heartbeat before a campaign, in milliseconds. What a lease is made
-    /// of.
-    pub timeout_ms_min: u32,
-    /// The longest; each wait is drawn anew. More than `timeout_ms_min`, at most 3,600,000.
-    pub timeout_ms_max: u32,
-    /// By how much the rate of a clock may be wrong, in millionths; below 100,000, default 1,000.
-    /// Quartz is within 100.
-    pub clock_error_ppm: u32,
-    /// Taken off a lease, in milliseconds; default 1. For what a driver takes to publish it.
-    pub margin_ms: u32,
-}
-
-impl ElectionConfig {
-    /// For one building: heartbeats every 50 ms, 150 to 300 ms without one start a campaign.
-    pub const fn lan() -> Self {
-        Self {
-            heartbeat_ms: 50,
-            timeout_ms_min: 150,
-            timeout_ms_max: 300,
-            clock_error_ppm: 1_000,
-            margin_ms: 1,
-        }
-    }
-
-    /// For lines across the world: 500 ms, 2.5 to 5 s.
-    pub const fn wan() -> Self {
-        Self { heartbeat_ms: 500, timeout_ms_min: 2_500, timeout_ms_max: 5_000, ..Self::lan() }
-    }
-
-    /// For those that sleep: 5 s, 20 to 40 s.
-    pub const fn battery() -> Self {
-        Self { heartbeat_ms: 5_000, timeout_ms_min: 20_000, timeout_ms_max: 40_000, ..Self::lan() }
-    }
-
-    /// Whether the numbers go together.
-    ///
-    /// # Errors
-    /// The first rule that they break, as a text that names the number.
-    pub const fn check(&self) -> Result<(), &'static str> {
-        if self.heartbeat_ms == 0 || self.heartbeat_ms > self.timeout_ms_min / 2 {
-            return Err("heartbeat_ms must be 1 to half of timeout_ms_min");
-        }
-        if self.timeout_ms_max <= self.timeout_ms_min || self.timeout_ms_max > 3_600_000 {
-            return Err("timeout_ms_max must be more than timeout_ms_min, at most 3600000");
-        }
-        if self.clock_error_ppm >= 100_000 {
-            return Err("clock_error_ppm must be below 100000");
-        }
-        if self.lease_us() <= self.heartbeat_ms as u64 * 1_000 {
-            return Err("margin_ms leaves a lease that is not longer than heartbeat_ms");
-        }
-        Ok(())
-    }
-
-    /// How long a leader may say that it leads, from when the heartbeat was made that a majority
-    /// has answered, in microseconds.
-    pub const fn lease_us(&self) -> u64 {
-        let error = if self.clock_error_ppm > 100_000 { 100_000 } else { self.clock_error_ppm };
-        let timeout_us = self.timeout_ms_min as u64 * 1_000;
-        let lease_us = timeout_us * (1_000_000 - error as u64) / (1_000_000 + error as u64);
-        lease_us.saturating_sub(self.margin_ms as u64 * 1_000)
-    }
-}
-
-impl Default for ElectionConfig {
-    fn default() -> Self {
-        Self::lan()
-    }
-}
-
-/// What one member says to another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub enum Message {
-    /// A candidate asks.
-    VoteRequest(VoteRequest),
-    /// A voter answers.
-    VoteAnswer(VoteAnswer),
-    /// The leader leads. The digest of the registry is filled in by who sends it.
-    Heartbeat(Heartbeat),
-    /// A follower answers. As above.
-    HeartbeatAnswer(HeartbeatAnswer),
-    /// The leader of this term has resigned, and the receiver is to campaign.
-    HandOver(u64),
-    /// The whole configuration goes to the receiver: [`Election::members`]. Arrives at
-    /// [`Election::receive_members`] and not at [`Election::receive`].
-    Members,
-}
-
-/// The leader, as this node knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct Leader {
-    /// Who.
-    pub node: NodeId,
-    /// Its term: the fencing token.
-    pub term: u64,
-    /// Since when this node knows it, on this node's clock.
-    pub since: Instant,
-}
-
-/// What an election tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub enum ElectionEvent {
-    /// This node leads.
-    BecameLeader {
-        /// Its term.
-        term: u64,
-    },
-    /// This node leads no more.
-    LostLeadership {
-        /// The term in which it led.
-        term: u64,
-    },
-    /// Another leader, or none.
-    LeaderChanged {
-        /// The term as it is known here.
-        term: u64,
-        /// Who leads.
-        leader: Option<NodeId>,
-    },
-    /// The members are others, or another leader has taken them over.
-    ConfigurationChanged {
-        /// Which configuration it is now.
-        configuration: ConfigurationId,
-    },
-    /// This node is no member any more. It does not campaign.
-    Removed,
-}
-
-/// What an election has counted since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[non_exhaustive]
-pub struct ElectionStats {
-    /// Times it asked whether it would be voted for.
-    pub pre_votes: u32,
-    /// Elections it was a candidate in.
-    pub elections: u32,
-    /// Elections won.
-    pub won: u32,
-    /// Elections not won.
-    pub lost: u32,
-    /// Votes given to others.
-    pub votes_given: u32,
-    /// Votes refused to others.
-    pub votes_refused: u32,
-    /// Times it led no more because a majority did not answer.
-    pub quorum_lost: u32,
-    /// Times the known leader changed.
-    pub changes: u32,
-    /// Messages from nodes that are no members.
-    pub strangers: u32,
-    /// Messages with a term too far ahead to be true.
-    pub implausible: u32,
-    /// Heartbeats of a second leader of one term: two nodes run with one name.
-    pub conflicts: u32,
-    /// Configurations that make no sense.
-    pub malformed: u32,
-    /// Times the vote or the configuration could not be stored.
-    pub store_failed: u32,
-    /// Heartbeats sent.
-    pub heartbeats_sent: u64,
-    /// Heartbeats accepted.
-    pub heartbeats_accepted: u64,
-    /// Heartbeats refused, with a reason.
-    pub heartbeats_refused: u64,
-}
+pub use messages::Message;
+use report::Told;
+pub use report::{ElectionEvent, ElectionStats, Leader};
+pub use slot::ElectionSlot;
+use slot::due;
 
 /// A term further ahead than this is not believed. No cluster lives to see it.
 const TERM_JUMP_MAX: u64 = 1 << 32;
-
-/// What is to be said to a member.
-mod due {
-    pub(super) const VOTE_REQUEST: u8 = 1;
-    pub(super) const VOTE_ANSWER: u8 = 1 << 1;
-    pub(super) const HEARTBEAT: u8 = 1 << 2;
-    pub(super) const HEARTBEAT_ANSWER: u8 = 1 << 3;
-    pub(super) const HAND_OVER: u8 = 1 << 4;
-    pub(super) const MEMBERS: u8 = 1 << 5;
-}
 
 /// A term and the vote in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -234,86 +55,6 @@ struct Ballot {
     term: u64,
     /// [`NodeId::NONE`] when none was given.
     vote: NodeId,
-}
-
-/// A vote that was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-struct Asked {
-    term: u64,
-    campaign: u32,
-    pre: bool,
-    refusal: Option<Refusal>,
-}
-
-/// A heartbeat that was heard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-struct Beat {
-    term: u64,
-    sent_us: u64,
-    refusal: Option<Refusal>,
-}
-
-/// Another member, as the election knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct ElectionSlot {
-    /// [`NodeId::NONE`] when the slot is free.
-    node: NodeId,
-    voter: bool,
-    due: u8,
-    /// It has given its vote, or said that it would, in the present campaign.
-    granted: bool,
-    round_trip_us: u32,
-    asked: Asked,
-    beat: Beat,
-    /// When the next heartbeat is due to it.
-    heartbeat_at: Instant,
-    /// When the newest heartbeat was made that it has accepted; zero for none.
-    acked_at: Instant,
-    /// The configuration it had then.
-    acked_configuration: ConfigurationId,
-    progress: Progress,
-}
-
-impl ElectionSlot {
-    /// No member.
-    pub const FREE: Self = Self {
-        node: NodeId::NONE,
-        voter: false,
-        due: 0,
-        granted: false,
-        round_trip_us: 0,
-        asked: Asked { term: 0, campaign: 0, pre: false, refusal: None },
-        beat: Beat { term: 0, sent_us: 0, refusal: None },
-        heartbeat_at: Instant::NEVER,
-        acked_at: Instant::ZERO,
-        acked_configuration: ConfigurationId { term: 0, version: 0 },
-        progress: Progress { term: 0, position: 0 },
-    };
-
-    /// Who it is; [`NodeId::NONE`] when the slot is free.
-    pub const fn node(&self) -> NodeId {
-        self.node
-    }
-
-    /// Whether it votes.
-    pub const fn is_voter(&self) -> bool {
-        self.voter
-    }
-}
-
-/// What was told of the leader.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-struct Told {
-    /// The term that this node was said to lead in; 0 for none.
-    leading: u64,
-    leader: NodeId,
-    leader_term: u64,
-    configuration: ConfigurationId,
-    member: bool,
 }
 
 /// One node's part in the elections of a cluster. See the [module](self).
@@ -342,10 +83,8 @@ pub struct Election<S> {
     campaign: u32,
     /// The present campaign was asked for by the leader before.
     handed_over: bool,
-    /// Better candidates that are there: this one waits for them.
-    rank: u8,
-    /// It votes, and is no candidate.
-    abstains: bool,
+    /// Better candidates that are there: this one waits for them. `None`: it is no candidate.
+    rank: Option<u8>,
     /// It leads since then, in the role of leader.
     since: Instant,
     /// When the newest round was made that a majority has answered; zero for none.
@@ -364,15 +103,18 @@ impl<S: AsRef<[ElectionSlot]> + AsMut<[ElectionSlot]>> Election<S> {
     /// A node `own` of no cluster. Give it what was stored, else the members of the configuration
     /// file ([`Self::set_members`]), else it waits to be taken in; then [`Self::start`].
     ///
-    /// # Panics
-    /// When `config` breaks a rule of [`ElectionConfig::check`].
-    pub fn new(config: ElectionConfig, own: NodeId, seed: u64, mut slots: S) -> Self {
-        if let Err(rule) = config.check() {
-            panic!("{}", rule);
-        }
+    /// # Errors
+    /// `config` breaks a rule of [`ElectionConfig::check`].
+    pub fn new(
+        config: ElectionConfig,
+        own: NodeId,
+        seed: u64,
+        mut slots: S,
+    ) -> Result<Self, ConfigError> {
+        config.check()?;
         slots.as_mut().fill(ElectionSlot::FREE);
         let nobody = Leader { node: NodeId::NONE, term: 0, since: Instant::ZERO };
-        Self {
+        Ok(Self {
             config,
             own,
             membership: Membership::None,
@@ -388,8 +130,7 @@ impl<S: AsRef<[ElectionSlot]> + AsMut<[ElectionSlot]>> Election<S> {
             resend_at: Instant::NEVER,
             campaign: 0,
             handed_over: false,
-            rank: 0,
-            abstains: false,
+            rank: Some(0),
             since: Instant::ZERO,
             lease_from: Instant::ZERO,
             lease_floor: Instant::ZERO,
@@ -404,7 +145,7 @@ impl<S: AsRef<[ElectionSlot]> + AsMut<[ElectionSlot]>> Election<S> {
             },
             stats: ElectionStats::default(),
             slots,
-        }
+        })
     }
 
     /// Begins: as a follower, silent for the shortest timeout.
@@ -447,143 +188,6 @@ impl<S: AsRef<[ElectionSlot]> + AsMut<[ElectionSlot]>> Election<S> {
             _ => earliest = earliest.min(self.deadline),
         }
         earliest
-    }
-
-    /// Takes what the member `from` says. `false` when it is no member: counted, and nothing else.
-    /// The bytes of [`Message::Members`] go to [`Self::receive_members`].
-    pub fn receive(&mut self, now: Instant, from: NodeId, message: &Message) -> bool {
-        self.now = self.now.max(now);
-        let Some(at) = self.find(from) else {
-            self.stats.strangers = self.stats.strangers.saturating_add(1);
-            return false;
-        };
-        let term = match message {
-            Message::VoteRequest(request) => request.term,
-            Message::VoteAnswer(answer) => answer.term,
-            Message::Heartbeat(heartbeat) => heartbeat.term,
-            Message::HeartbeatAnswer(answer) => answer.term,
-            Message::HandOver(term) => *term,
-            Message::Members => return true,
-        };
-        if term > self.ballot.value.term.saturating_add(TERM_JUMP_MAX) {
-            self.stats.implausible = self.stats.implausible.saturating_add(1);
-            return true;
-        }
-        match message {
-            Message::VoteRequest(request) => self.vote_request(at, request),
-            Message::VoteAnswer(answer) => self.vote_answer(at, answer),
-            Message::Heartbeat(heartbeat) => self.heartbeat(at, heartbeat),
-            Message::HeartbeatAnswer(answer) => self.heartbeat_answer(at, answer),
-            Message::HandOver(term) => self.hand_over(at, *term),
-            Message::Members => {}
-        }
-        self.note_leader();
-        true
-    }
-
-    /// What to say to the member `to` next, if there is something that may be said by now. The
-    /// same until [`Self::sent`].
-    pub fn message_for(&self, to: NodeId) -> Option<Message> {
-        let slot = &self.slots.as_ref()[self.find(to)?];
-        if slot.due & due::VOTE_ANSWER != 0
-            && let Some(answer) = self.answer_to_vote(slot)
-        {
-            return Some(Message::VoteAnswer(answer));
-        }
-        if slot.due & due::VOTE_REQUEST != 0
-            && let Some(request) = self.request_vote()
-        {
-            return Some(Message::VoteRequest(request));
-        }
-        if slot.due & due::HEARTBEAT_ANSWER != 0
-            && let Some(answer) = self.answer_to_heartbeat(slot)
-        {
-            return Some(Message::HeartbeatAnswer(answer));
-        }
-        if slot.due & due::HEARTBEAT != 0 && self.role == MemberRole::Leader {
-            return Some(Message::Heartbeat(Heartbeat {
-                term: self.ballot.value.term,
-                sent_us: self.now.as_micros(),
-                configuration: self.configuration.stored,
-                registry: 0,
-            }));
-        }
-        if slot.due & due::HAND_OVER != 0 {
-            return Some(Message::HandOver(self.ballot.value.term));
-        }
-        (slot.due & due::MEMBERS != 0 && self.configuration.is_stored()).then_some(Message::Members)
-    }
-
-    /// The message of [`Self::message_for`] is on its way.
-    pub fn sent(&mut self, to: NodeId, message: &Message) {
-        let Some(at) = self.find(to) else {
-            return;
-        };
-        let bit = match message {
-            Message::VoteRequest(_) => due::VOTE_REQUEST,
-            Message::VoteAnswer(_) => due::VOTE_ANSWER,
-            Message::Heartbeat(_) => {
-                self.stats.heartbeats_sent += 1;
-                due::HEARTBEAT
-            }
-            Message::HeartbeatAnswer(_) => due::HEARTBEAT_ANSWER,
-            Message::HandOver(_) => due::HAND_OVER,
-            Message::Members => due::MEMBERS,
-        };
-        self.slots.as_mut()[at].due &= !bit;
-    }
-
-    /// There is a link to the member now: what was to be said on an earlier one is not.
-    pub fn connected(&mut self, now: Instant, node: NodeId) {
-        self.now = self.now.max(now);
-        let Some(at) = self.find(node) else {
-            return;
-        };
-        let (leads, asks) = (self.role == MemberRole::Leader, self.asks_for_votes());
-        let stored = self.configuration.stored;
-        let slot = &mut self.slots.as_mut()[at];
-        slot.due = 0;
-        if leads {
-            slot.due |= due::HEARTBEAT;
-            if slot.acked_configuration < stored {
-                slot.due |= due::MEMBERS;
-            }
-        }
-        if asks && slot.voter && !slot.granted {
-            slot.due |= due::VOTE_REQUEST;
-        }
-    }
-
-    /// The next thing to tell.
-    pub fn take_event(&mut self) -> Option<ElectionEvent> {
-        let leading = self.leading_term();
-        if self.told.leading != leading && self.told.leading != 0 {
-            let term = core::mem::take(&mut self.told.leading);
-            return Some(ElectionEvent::LostLeadership { term });
-        }
-        if self.told.configuration != self.configuration.value {
-            self.told.configuration = self.configuration.value;
-            let configuration = self.configuration.value;
-            return Some(ElectionEvent::ConfigurationChanged { configuration });
-        }
-        let member = self.membership != Membership::None;
-        if self.told.member != member {
-            self.told.member = member;
-            if !member {
-                return Some(ElectionEvent::Removed);
-            }
-        }
-        if self.told.leading != leading {
-            self.told.leading = leading;
-            return Some(ElectionEvent::BecameLeader { term: leading });
-        }
-        let known = self.known;
-        if (self.told.leader, self.told.leader_term) != (known.node, known.term) {
-            (self.told.leader, self.told.leader_term) = (known.node, known.term);
-            let leader = (known.node != NodeId::NONE).then_some(known.node);
-            return Some(ElectionEvent::LeaderChanged { term: self.ballot.value.term, leader });
-        }
-        None
     }
 
     // What is known.
@@ -639,15 +243,10 @@ impl<S: AsRef<[ElectionSlot]> + AsMut<[ElectionSlot]>> Election<S> {
     }
 
     /// How many better candidates are there, as far as the owner knows: a campaign waits a full
-    /// timeout longer for each, up to three.
-    pub fn set_rank(&mut self, rank: u8) {
-        self.rank = rank.min(3);
-    }
-
-    /// Never to be a candidate: for a witness, which votes on what others hold and has nothing to
-    /// lead with.
-    pub fn abstain(&mut self) {
-        self.abstains = true;
+    /// timeout longer for each, up to three. `None` is for a witness, which votes on what others
+    /// hold, has nothing to lead with, and is never a candidate.
+    pub fn set_rank(&mut self, rank: Option<u8>) {
+        self.rank = rank.map(|rank| rank.min(3));
     }
 
     /// How fresh this node is. A voter refuses who is less fresh; a node whose progress is zero
@@ -669,27 +268,11 @@ impl<S: AsRef<[ElectionSlot]> + AsMut<[ElectionSlot]>> Election<S> {
         self.slots.as_ref().iter().filter(|slot| slot.node != NodeId::NONE)
     }
 
-    /// The term in which this node leads with a lease; 0 for none.
-    fn leading_term(&self) -> u64 {
-        if self.leader_until().is_some() { self.ballot.value.term } else { 0 }
-    }
-
-    /// The leader with a lease may have come or gone.
-    fn note_leader(&mut self) {
-        let leads = self.role != MemberRole::Leader || self.leader_until().is_some();
-        let node = if leads { self.leader } else { NodeId::NONE };
-        let term = if node == NodeId::NONE { 0 } else { self.ballot.value.term };
-        if (node, term) != (self.known.node, self.known.term) {
-            self.known = Leader { node, term, since: self.now };
-            self.stats.changes = self.stats.changes.saturating_add(1);
-        }
-    }
-
     /// A wait before a campaign, drawn anew.
     fn draw_deadline(&mut self) -> Instant {
         let (low, high) = (self.config.timeout_ms_min, self.config.timeout_ms_max);
         let wait_us = self.rng.between(u64::from(low) * 1_000, u64::from(high) * 1_000);
-        let rank_us = u64::from(self.rank) * u64::from(high) * 1_000;
+        let rank_us = u64::from(self.rank.unwrap_or(0)) * u64::from(high) * 1_000;
         later(self.now, wait_us + rank_us)
     }
 

@@ -4,11 +4,18 @@ use std::vec::Vec;
 
 use super::*;
 use crate::contract::{Key, RestoreError};
-use crate::wire::{CONTROL_FRAME_BYTES_MAX, MEMBER_BYTES, MEMBERS_MAX, Members};
+use crate::wire::{
+    CONTROL_FRAME_BYTES_MAX, Heartbeat, HeartbeatAnswer, MEMBER_BYTES, MEMBERS_MAX, Members,
+    Refusal, VoteAnswer, VoteRequest,
+};
 
 const CONFIG: ElectionConfig = ElectionConfig::lan();
 const START: Instant = Instant::from_millis(10_000);
-const FIRST: ConfigurationId = ConfigurationId { term: 0, version: 1 };
+
+/// The configuration that a list of three voters makes.
+fn of_three() -> ConfigurationId {
+    node(1, 3).configuration()
+}
 
 type Node = Election<[ElectionSlot; 6]>;
 
@@ -18,7 +25,7 @@ fn voters(count: u64) -> impl Iterator<Item = (NodeId, Membership)> {
 
 /// Node `own` of `count` voters, numbered from 1, started.
 fn node(own: u64, count: u64) -> Node {
-    let mut node = Election::new(CONFIG, NodeId(own), own, [ElectionSlot::FREE; 6]);
+    let mut node = Election::new(CONFIG, NodeId(own), own, [ElectionSlot::FREE; 6]).unwrap();
     node.set_members(voters(count)).unwrap();
     node.start(START);
     node
@@ -44,11 +51,11 @@ fn say(node: &mut Node, to: u64) -> Option<Message> {
 
 fn request(term: u64, pre: bool) -> VoteRequest {
     let progress = Progress::default();
-    VoteRequest { term, campaign: 1, pre, handed_over: false, configuration: FIRST, progress }
+    VoteRequest { term, campaign: 1, pre, handed_over: false, configuration: of_three(), progress }
 }
 
 fn heartbeat(term: u64) -> Message {
-    Message::Heartbeat(Heartbeat { term, sent_us: 1, configuration: FIRST, registry: 0 })
+    Message::Heartbeat(Heartbeat { term, sent_us: 1, configuration: of_three(), registry: 0 })
 }
 
 /// What the node answers to a request for its vote, once it is stored.
@@ -116,6 +123,35 @@ fn accept(node: &mut Node, from: u64, heartbeat: &Heartbeat) {
     node.receive(node.now, NodeId(from), &Message::HeartbeatAnswer(answer));
 }
 
+/// A setting that breaks a rule is an error, and names the number.
+#[test]
+fn timing_that_does_not_go_together_is_refused() {
+    let slots = [ElectionSlot::FREE; 2];
+    for (config, error) in [
+        (ElectionConfig { heartbeat_ms: 0, ..CONFIG }, ConfigError::Heartbeat),
+        (ElectionConfig { heartbeat_ms: 76, ..CONFIG }, ConfigError::Heartbeat),
+        (ElectionConfig { timeout_ms_max: 150, ..CONFIG }, ConfigError::Timeout),
+        (ElectionConfig { timeout_ms_max: 3_600_001, ..CONFIG }, ConfigError::Timeout),
+        (ElectionConfig { clock_error_ppm: 100_000, ..CONFIG }, ConfigError::ClockError),
+        (ElectionConfig { margin_ms: 100, ..CONFIG }, ConfigError::Margin),
+    ] {
+        assert_eq!(Election::new(config, NodeId(1), 1, slots).err(), Some(error));
+    }
+}
+
+/// QC-34: a witness votes, and is never a candidate.
+#[test]
+fn a_witness_votes_and_never_campaigns() {
+    let mut witness = node(1, 3);
+    witness.set_rank(None);
+    for _ in 0..5 {
+        witness.tick(witness.deadline());
+        assert_eq!(witness.role(), MemberRole::Follower);
+    }
+    let now = witness.now;
+    assert_eq!(asked(&mut witness, now, 2, request(1, false)), None);
+}
+
 /// QC-03.
 #[test]
 fn starts_as_a_follower_and_draws_each_wait_anew_between_150_and_300_ms() {
@@ -169,7 +205,7 @@ fn a_restored_vote_is_the_only_one_of_its_term() {
     assert_eq!(asked(&mut first, after(1_000), 2, request(4, false)), None);
     let mut record = [0; CONTROL_FRAME_BYTES_MAX];
     let len = first.record(Key::Ballot, &mut record).unwrap();
-    let mut second = Election::new(CONFIG, NodeId(1), 9, [ElectionSlot::FREE; 6]);
+    let mut second = Election::new(CONFIG, NodeId(1), 9, [ElectionSlot::FREE; 6]).unwrap();
     second.set_members(voters(3)).unwrap();
     second.restore(Key::Ballot, &record[..len]).unwrap();
     second.start(START);
@@ -343,7 +379,7 @@ fn a_leader_steps_down_on_the_first_answer_with_a_later_term() {
         term: term + 1,
         sent_us: 0,
         refusal: Some(Refusal::Term),
-        configuration: FIRST,
+        configuration: of_three(),
         progress: Progress::default(),
         registry: 0,
     };
@@ -480,7 +516,8 @@ fn a_change_of_members_waits_for_a_majority_that_has_the_last() {
     beat(&mut leader, &[2, 4]);
     leader.change(leader.now, NodeId(5), Membership::Voter).unwrap();
     assert_eq!(leader.members().count(), 5);
-    assert_eq!(leader.configuration(), ConfigurationId { term: 1, version: 3 });
+    let now = leader.configuration();
+    assert_eq!((now.term, now.origin(), now.change()), (1, of_three().origin(), 3));
 }
 
 /// The promises of an earlier majority hold against the next members, and not beyond.
@@ -537,7 +574,7 @@ fn a_candidate_with_older_members_gets_them_and_no_vote() {
 /// Members come from members; those that make no sense are counted and change nothing.
 #[test]
 fn members_from_strangers_or_without_sense_change_nothing() {
-    let configuration = ConfigurationId { term: 1, version: 2 };
+    let configuration = ConfigurationId { term: 1, ..of_three() };
     let of = |nodes: &[u64]| -> Vec<u8> {
         nodes.iter().flat_map(|node| [&node.to_le_bytes()[..], &[1]].concat()).collect()
     };
@@ -554,11 +591,115 @@ fn members_from_strangers_or_without_sense_change_nothing() {
         let members = Members { configuration, members };
         assert!(voter.receive_members(START, NodeId(2), &members, true));
     }
-    assert_eq!((voter.configuration(), voter.stats().malformed), (FIRST, 6));
-    let far = ConfigurationId { term: u64::MAX, version: 2 };
+    assert_eq!((voter.configuration(), voter.stats().malformed), (of_three(), 6));
+    let far = ConfigurationId { term: u64::MAX, ..of_three() };
     let far = Members { configuration: far, members: &sound };
     voter.receive_members(START, NodeId(2), &far, true);
-    assert_eq!((voter.configuration(), voter.stats().implausible), (FIRST, 1));
+    assert_eq!((voter.configuration(), voter.stats().implausible), (of_three(), 1));
+}
+
+/// Node `own`, started with a list of voters.
+fn of_list(own: u64, list: &[u64]) -> Node {
+    let mut node = Election::new(CONFIG, NodeId(own), own, [ElectionSlot::FREE; 6]).unwrap();
+    node.set_members(list.iter().map(|it| (NodeId(*it), Membership::Voter))).unwrap();
+    node.start(START);
+    node
+}
+
+fn told(node: &mut Node) -> Vec<ElectionEvent> {
+    core::iter::from_fn(|| node.take_event()).collect()
+}
+
+/// QC-05: the order of a list does not matter, what stands in it does.
+#[test]
+fn lists_of_the_same_members_make_the_same_configuration() {
+    let one = of_list(1, &[1, 2, 3]).configuration();
+    assert_eq!(one, of_list(2, &[3, 2, 1]).configuration());
+    assert_eq!((one.term, one.change()), (0, 1));
+    assert_ne!(one, of_list(1, &[1, 2]).configuration());
+    let mut learner = Election::new(CONFIG, NodeId(1), 1, [ElectionSlot::FREE; 6]).unwrap();
+    let third = |it| if it == 3 { Membership::Learner } else { Membership::Voter };
+    learner.set_members((1..=3).map(|it| (NodeId(it), third(it)))).unwrap();
+    assert_ne!(one, learner.configuration());
+}
+
+/// QC-05: two that were started with other lists elect nobody, and each names the other, once.
+#[test]
+fn nodes_with_different_lists_give_each_other_no_vote() {
+    let mut voter = of_list(1, &[1, 2, 3]);
+    let mut candidate = of_list(2, &[1, 2]);
+    candidate.tick(candidate.deadline());
+    for _ in 0..3 {
+        let now = candidate.now.max(after(1_000));
+        let asked = say(&mut candidate, 1).unwrap();
+        assert!(matches!(asked, Message::VoteRequest(_)), "{asked:?}");
+        voter.receive(now, NodeId(2), &asked);
+        assert_eq!((voter.term(), voter.vote()), (0, None));
+        assert_eq!(say(&mut voter, 2), Some(Message::Members), "no answer, but what it has");
+        candidate.tick(candidate.deadline());
+    }
+    assert_eq!(voter.stats().foreign, 3);
+    assert_eq!(told(&mut voter), [ElectionEvent::MembersDiffer { node: NodeId(2) }]);
+    // The other list is not taken over: neither is better.
+    let (configuration, members) = members_of(&voter);
+    let before = candidate.configuration();
+    let others = Members { configuration, members: &members };
+    while say(&mut candidate, 1).is_some() {}
+    candidate.receive_members(candidate.now, NodeId(1), &others, true);
+    assert_eq!(candidate.configuration(), before);
+    assert_eq!(say(&mut candidate, 1), None, "nor sent back and forth");
+    let differs = ElectionEvent::MembersDiffer { node: NodeId(1) };
+    assert!(told(&mut candidate).contains(&differs));
+}
+
+/// QC-02: whose list has a mistake gets the members that the others have elected a leader with.
+#[test]
+fn a_wrong_list_among_right_ones_is_mended_by_the_leader() {
+    let mut leader = of_list(1, &[1, 2, 3]);
+    elect(&mut leader, &[2]);
+    let mut wrong = of_list(3, &[1, 3]);
+    wrong.receive(after(1_000), NodeId(1), &heartbeat(leader.term()));
+    assert_eq!((wrong.term(), wrong.leader()), (0, None), "not obeyed yet");
+    let (configuration, members) = members_of(&leader);
+    let taken = Members { configuration, members: &members };
+    wrong.receive_members(after(1_001), NodeId(1), &taken, false);
+    assert_eq!((wrong.configuration(), wrong.members().count()), (configuration, 3));
+    wrong.receive(after(1_002), NodeId(1), &heartbeat(leader.term()));
+    assert_eq!(wrong.leader().map(|it| it.node), Some(NodeId(1)));
+    assert_eq!(told(&mut wrong).len(), 2, "the members, and who leads");
+}
+
+/// QC-23: a node that was started alone by mistake elects itself again and again: its term rises
+/// above that of the cluster, and it must not take it over.
+#[test]
+fn a_node_that_elects_itself_alone_does_not_take_a_cluster_over() {
+    let mut alone = of_list(3, &[3]);
+    for _ in 0..5 {
+        elect(&mut alone, &[]);
+        store(&mut alone);
+        alone.resign(alone.now);
+    }
+    elect(&mut alone, &[]);
+    store(&mut alone);
+    let (configuration, members) = members_of(&alone);
+    let theirs = Members { configuration, members: &members };
+    let mut follower = node(1, 3);
+    for settled in [false, true] {
+        let before = follower.configuration();
+        assert!(before < configuration);
+        follower.receive_members(follower.now, NodeId(3), &theirs, true);
+        let beat = Heartbeat { term: alone.term(), sent_us: 1, configuration, registry: 0 };
+        follower.receive(follower.now, NodeId(3), &Message::Heartbeat(beat));
+        let request = VoteRequest { configuration, ..request(alone.term() + 1, false) };
+        follower.receive(follower.now, NodeId(3), &Message::VoteRequest(request));
+        assert_eq!((follower.configuration(), follower.leader()), (before, None), "{settled}");
+        assert!(follower.term() < alone.term());
+        if !settled {
+            elect(&mut follower, &[2]);
+            follower.resign(follower.now);
+        }
+    }
+    assert_eq!(follower.stats().foreign, 6);
 }
 
 /// A record of another format, or cut short, is refused and changes nothing.
@@ -568,7 +709,7 @@ fn a_record_that_is_torn_is_refused() {
     for key in [Key::Ballot, Key::Members] {
         let mut record = [0; CONTROL_FRAME_BYTES_MAX];
         let len = first.record(key, &mut record).unwrap();
-        let mut second = Election::new(CONFIG, NodeId(1), 9, [ElectionSlot::FREE; 6]);
+        let mut second = Election::new(CONFIG, NodeId(1), 9, [ElectionSlot::FREE; 6]).unwrap();
         for cut in 0..len {
             assert!(second.restore(key, &record[..cut]).is_err(), "{key:?} cut at {cut}");
         }
@@ -578,11 +719,11 @@ fn a_record_that_is_torn_is_refused() {
         second.restore(key, &record[..len]).unwrap();
         assert_eq!(second.record(key, &mut [0; 2]), None, "a short buffer");
         if key == Key::Members {
-            assert_eq!(second.configuration(), FIRST);
+            assert_eq!(second.configuration(), of_three());
             assert_eq!(second.members().count(), 3);
         }
     }
-    let mut small = Election::new(CONFIG, NodeId(1), 9, [ElectionSlot::FREE; 1]);
+    let mut small = Election::new(CONFIG, NodeId(1), 9, [ElectionSlot::FREE; 1]).unwrap();
     let mut record = [0; CONTROL_FRAME_BYTES_MAX];
     let len = first.record(Key::Members, &mut record).unwrap();
     assert_eq!(small.restore(Key::Members, &record[..len]), Err(RestoreError::Full));
@@ -591,7 +732,8 @@ fn a_record_that_is_torn_is_refused() {
 /// The greatest configuration fits what a driver must be able to store, and one frame.
 #[test]
 fn the_greatest_configuration_fits_into_512_bytes() {
-    let mut node = Election::new(CONFIG, NodeId(1), 1, [ElectionSlot::FREE; MEMBERS_MAX - 1]);
+    let mut node =
+        Election::new(CONFIG, NodeId(1), 1, [ElectionSlot::FREE; MEMBERS_MAX - 1]).unwrap();
     let all = (1..=MEMBERS_MAX as u64).map(|it| (NodeId(it), Membership::Voter));
     node.set_members(all).unwrap();
     let mut record = [0; CONTROL_FRAME_BYTES_MAX];

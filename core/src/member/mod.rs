@@ -28,8 +28,8 @@ mod send;
 
 use crate::contract::{DialIndex, Input, Key, LinkId, Machine, Output, RestoreError, Token};
 use crate::election::{
-    ChangeError, Election, ElectionConfig, ElectionEvent, ElectionSlot, ElectionStats, Leader,
-    Membership,
+    ChangeError, ConfigError, Election, ElectionConfig, ElectionEvent, ElectionSlot, ElectionStats,
+    Leader, Membership,
 };
 use crate::lease::DialTiming;
 use crate::link::LinkStats;
@@ -272,28 +272,30 @@ pub struct Member<'m> {
 impl<'m> Member<'m> {
     /// A member without links.
     ///
+    /// # Errors
+    /// `config.election` breaks a rule of [`ElectionConfig::check`].
+    ///
     /// # Panics
     /// When `memory` has more than [`PEERS_MAX`] peers, or not as many members as peers with an
-    /// election, or `config.election` breaks a rule of [`ElectionConfig::check`].
-    pub fn new(config: MemberConfig, memory: MemberMemory<'m>) -> Self {
+    /// election.
+    pub fn new(config: MemberConfig, memory: MemberMemory<'m>) -> Result<Self, ConfigError> {
         let MemberMemory { peers, links, members } = memory;
         assert!(peers.len() <= PEERS_MAX, "at most {PEERS_MAX} peers");
         let own = config.name.node_id();
         let mut rng = Rng::new(config.seed);
         let seed = rng.next_u64();
-        let election = config.election.map(|election| {
-            assert!(members.len() == peers.len(), "each peer needs a place among the members");
-            let mut election = Election::new(election, own, seed, members);
-            if config.priority == 0 {
-                election.abstain();
+        let election = match config.election {
+            None => None,
+            Some(election) => {
+                assert!(members.len() == peers.len(), "each peer needs a place among the members");
+                Some(Election::new(election, own, seed, members)?)
             }
-            election
-        });
+        };
         links.fill(MemberLink::FREE);
         let mut registry = Registry::new(config.registry, config.name, peers);
         registry.own.address = config.address;
         registry.own.priority = config.priority;
-        Self {
+        Ok(Self {
             config,
             now: Instant::ZERO,
             rng,
@@ -307,7 +309,7 @@ impl<'m> Member<'m> {
             members_token: None,
             refused: None,
             stats: MemberStats::default(),
-        }
+        })
     }
 
     /// A peer of the configuration file, and what stands there of it. Before the start it is a
@@ -627,14 +629,17 @@ impl<'m> Member<'m> {
         }
     }
 
-    /// How many better candidates are there.
-    fn rank(&self) -> u8 {
+    /// How many better candidates are there; `None` for a witness.
+    fn rank(&self) -> Option<u8> {
+        if self.config.priority == 0 {
+            return None;
+        }
         let better = self.registry.peers.iter().filter(|peer| {
             peer.state == PeerState::Up
                 && peer.facts.priority > self.config.priority
                 && self.membership(peer.node) == Membership::Voter
         });
-        better.count() as u8
+        Some(better.count() as u8)
     }
 
     fn tick(&mut self) {

@@ -403,10 +403,8 @@ impl<'m> Registry<'m> {
     /// All versions in 64 bits: the same at two nodes that have the same.
     pub(crate) fn digest(&self) -> u64 {
         self.shared().fold(0, |digest, (node, version, _)| {
-            let mut z = node.0 ^ (u64::from(version) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            digest ^ z ^ (z >> 31)
+            let version = (u64::from(version) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            digest ^ crate::rng::mix(node.0 ^ version)
         })
     }
 

@@ -44,8 +44,40 @@ pub struct Cluster<'a> {
 pub struct ConfigurationId {
     /// The term of the leader that made it, or that took it over; 0 for the first.
     pub term: u64,
-    /// Counts the changes; 0 for none at all.
+    /// 0 for none at all; else see [`Self::origin`] and [`Self::change`].
     pub version: u64,
+}
+
+impl ConfigurationId {
+    /// Bits of the version that are the origin. With so few the version takes 5 bytes in a frame.
+    const ORIGIN_BITS: u32 = 24;
+
+    /// The first configuration, of members with this checksum.
+    pub(crate) const fn first(checksum: u64) -> Self {
+        let origin = checksum & ((1 << Self::ORIGIN_BITS) - 1);
+        let origin = if origin == 0 { 1 } else { origin };
+        Self { term: 0, version: 1 << Self::ORIGIN_BITS | origin }
+    }
+
+    /// The lower 24 bits of the version: a checksum of the first members that this configuration
+    /// goes back to, and 0 for none at all. Nodes whose configurations differ in it are of different
+    /// clusters, whatever the names of these.
+    pub const fn origin(self) -> u32 {
+        (self.version & ((1 << Self::ORIGIN_BITS) - 1)) as u32
+    }
+
+    /// The rest of the version: 1 for the first members, and one more with each change.
+    pub const fn change(self) -> u64 {
+        self.version >> Self::ORIGIN_BITS
+    }
+
+    /// The one after this, in the same term; `None` when there is none.
+    pub(crate) const fn next(self) -> Option<Self> {
+        match self.version.checked_add(1 << Self::ORIGIN_BITS) {
+            Some(version) => Some(Self { term: self.term, version }),
+            None => None,
+        }
+    }
 }
 
 /// How far a node has followed what it stands by for. Greater is fresher.

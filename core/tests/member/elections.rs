@@ -311,7 +311,7 @@ fn the_profiles_for_long_lines_and_batteries_elect() {
 /// QC-32: what an idle cluster costs, for each node.
 #[test]
 fn an_idle_cluster_costs_so_many_bytes_and_wake_ups() {
-    for (count, bytes_max, wakes_max) in [(3, 1_300, 25), (5, 2_500, 25)] {
+    for (count, bytes_max, wakes_max) in [(3, 1_400, 25), (5, 2_700, 25)] {
         let mut world = World::new(count, 12);
         let leader = world.elect();
         world.run_ms(2_000);
@@ -370,14 +370,15 @@ fn timing_that_does_not_go_together_is_named() {
     assert_eq!(lan.check(), Ok(()));
     assert_eq!(ElectionConfig::wan().check(), Ok(()));
     assert_eq!(ElectionConfig::battery().check(), Ok(()));
-    let slow = ElectionConfig { heartbeat_ms: 80, ..lan };
-    assert!(slow.check().unwrap_err().contains("heartbeat_ms"));
-    let narrow = ElectionConfig { timeout_ms_max: 150, ..lan };
-    assert!(narrow.check().unwrap_err().contains("timeout_ms_max"));
-    let wrong = ElectionConfig { clock_error_ppm: 100_000, ..lan };
-    assert!(wrong.check().unwrap_err().contains("clock_error_ppm"));
-    let short = ElectionConfig { margin_ms: 100, ..lan };
-    assert!(short.check().unwrap_err().contains("margin_ms"));
+    for (config, number) in [
+        (ElectionConfig { heartbeat_ms: 80, ..lan }, "heartbeat_ms"),
+        (ElectionConfig { timeout_ms_max: 150, ..lan }, "timeout_ms_max"),
+        (ElectionConfig { clock_error_ppm: 100_000, ..lan }, "clock_error_ppm"),
+        (ElectionConfig { margin_ms: 100, ..lan }, "margin_ms"),
+    ] {
+        let error = config.check().unwrap_err();
+        assert!(error.to_string().contains(number), "{error}");
+    }
 }
 
 /// What a program asks for after a stop is an answer and no fault.

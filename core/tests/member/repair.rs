@@ -11,7 +11,7 @@ const OTHER: NodeId = NodeId(2);
 
 fn election(own: Membership) -> Election<[ElectionSlot; 2]> {
     let free = [ElectionSlot::FREE; 2];
-    let mut election = Election::new(ElectionConfig::lan(), OWN, 7, free);
+    let mut election = Election::new(ElectionConfig::lan(), OWN, 7, free).unwrap();
     election.set_members([(OWN, own), (OTHER, Membership::Voter)].into_iter()).unwrap();
     election.start(Instant::from_millis(1_000));
     election
@@ -66,7 +66,7 @@ fn a_leader_repeats_the_members_until_they_are_acknowledged() {
             campaign: request.campaign,
             pre,
             refusal: None,
-            configuration: ConfigurationId { term: 0, version: 1 },
+            configuration: request.configuration,
         };
         let term = if pre { request.term - 1 } else { request.term };
         election.receive(now, OTHER, &Message::VoteAnswer(VoteAnswer { term, ..answer }));

@@ -25,7 +25,7 @@ impl Lone {
         let mut config = MemberConfig::new(name("n0"), name("cluster"), 1, 1);
         config.address = Address::new("n0:1").ok();
         edit(&mut config);
-        let mut member = Member::new(config, leaked(4, config.election.is_some()));
+        let mut member = Member::new(config, leaked(4, config.election.is_some())).unwrap();
         for peer in ["n1", "n2"] {
             let address = Address::new(&format!("{peer}:1")).ok();
             member.add_known_peer(name(peer), address, None, true).unwrap();
@@ -110,8 +110,13 @@ fn hello(own: &str, role: Role) -> Hello<'_> {
     }
 }
 
+/// The configuration that the three of a list make.
+fn first() -> ConfigurationId {
+    Lone::new(|_| {}).member.election().unwrap().configuration()
+}
+
 fn heartbeat(term: u64) -> Control<'static> {
-    let configuration = ConfigurationId { term: 0, version: 1 };
+    let configuration = first();
     Control::Heartbeat(Heartbeat { term, sent_us: 1, configuration, registry: 0 })
 }
 
@@ -167,7 +172,7 @@ fn what_a_non_member_says_of_leaders_is_counted_and_ignored() {
     lone.hear(link, &Control::Members(wire::Members { configuration, members: &members }));
     assert_eq!((lone.member.term(), lone.member.leader()), (0, None));
     assert_eq!(lone.member.stats().election.strangers, 4);
-    assert_eq!(lone.member.election().unwrap().configuration().version, 1);
+    assert_eq!(lone.member.election().unwrap().configuration(), first());
 }
 
 /// A term too far ahead to be true, also from a member.
@@ -225,7 +230,7 @@ fn a_node_that_has_a_leader_votes_for_nobody_in_its_term() {
         campaign: 1,
         pre: false,
         handed_over: false,
-        configuration: ConfigurationId { term: 0, version: 1 },
+        configuration: first(),
         progress: Progress::default(),
     };
     lone.hear(two, &Control::VoteRequest(request));

@@ -608,7 +608,7 @@ fn machine(
     learners: &[String],
 ) -> Member<'static> {
     let room = peers.len().max(8);
-    let mut machine = Member::new(*config, leaked(room, config.election.is_some()));
+    let mut machine = Member::new(*config, leaked(room, config.election.is_some())).unwrap();
     for (peer, metadata) in peers {
         let address = Address::new(&format!("{peer}:1")).ok();
         let voter = !learners.contains(peer);

@@ -16,17 +16,23 @@ pub(crate) struct Heard {
     request: Option<VoteRequest>,
     heartbeat: Option<Heartbeat>,
     term: u64,
+    /// The first members that the machine goes back to.
+    origin: u32,
 }
 
 impl Heard {
     /// The machine has sent a control frame.
     pub(crate) fn hear(&mut self, control: &Control<'_>) {
         match control {
-            Control::VoteRequest(request) => self.request = Some(*request),
+            Control::VoteRequest(request) => {
+                self.request = Some(*request);
+                self.origin = request.configuration.origin();
+            }
             Control::Heartbeat(heartbeat) => {
                 self.heartbeat = Some(*heartbeat);
                 self.term = self.term.max(heartbeat.term);
             }
+            Control::Members(members) => self.origin = members.configuration.origin(),
             Control::VoteAnswer(answer) => self.term = self.term.max(answer.term),
             Control::HeartbeatAnswer(answer) => self.term = self.term.max(answer.term),
             _ => {}
@@ -45,7 +51,7 @@ impl Heard {
         let term = if wild { rng.next_u64() } else { self.term + rng.between(0, 1) };
         let configuration = ConfigurationId {
             term: if wild { rng.next_u64() } else { rng.between(0, self.term) },
-            version: rng.between(1, 3),
+            version: rng.between(1, 3) << 24 | u64::from(self.origin),
         };
         let progress = Progress { term: 0, position: rng.between(0, 1) };
         match rng.between(0, 13) {

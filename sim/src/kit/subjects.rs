@@ -209,7 +209,7 @@ impl Subject for MemberSubject {
             links: vec![MemberLink::FREE; 4].leak(),
             members: vec![ElectionSlot::FREE; members].leak(),
         };
-        let mut member = Member::new(config, memory);
+        let mut member = Member::new(config, memory).expect("the timing is sound");
         for voter in &VOTERS[1..] {
             let address = Address::new("host:2").ok();
             member.add_known_peer(name(voter), address, None, true).expect("there is room");

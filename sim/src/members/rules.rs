@@ -6,12 +6,13 @@
 use std::collections::BTreeMap;
 
 use replcore::contract::Key;
-use replcore::election::{ElectionConfig, Membership};
+use replcore::election::ElectionConfig;
 use replcore::member::Member;
 use replcore::stream::NodeId;
 use replcore::time::Instant;
 use replcore::wire::{ConfigurationId, Control, MemberRole};
 
+use super::configurations::{Configurations, majority, voters_of};
 use super::tamper::reader;
 use crate::clock::Clock;
 
@@ -50,13 +51,9 @@ pub struct Rules {
     /// Whom a node has given its vote in a term.
     votes: BTreeMap<(usize, u64), NodeId>,
     /// The voters of every configuration that was ever on a disk.
-    configurations: BTreeMap<ConfigurationId, Vec<NodeId>>,
+    configurations: Configurations,
     /// The first rule that was broken.
     broken: Option<(usize, String)>,
-}
-
-fn majority(voters: usize) -> usize {
-    voters / 2 + 1
 }
 
 impl Rules {
@@ -77,7 +74,7 @@ impl Rules {
             nodes: nodes.iter().map(seen).collect(),
             leaders: BTreeMap::new(),
             votes: BTreeMap::new(),
-            configurations: BTreeMap::new(),
+            configurations: Configurations::default(),
             broken: None,
         }
     }
@@ -143,41 +140,10 @@ impl Rules {
             let what = format!("its configuration went back from {:?} to {now:?}", before);
             self.break_at(node, what);
         }
-        let voter = |(id, membership)| (membership == Membership::Voter).then_some(id);
-        let mut voters: Vec<NodeId> = reader.members().filter_map(voter).collect();
-        voters.sort_unstable();
-        self.check_configurations(node, now, voters);
-    }
-
-    /// A configuration can elect as long as some majority of it has nothing newer. Any two that
-    /// can must share a voter in every pair of their majorities.
-    fn check_configurations(&mut self, node: usize, id: ConfigurationId, voters: Vec<NodeId>) {
-        let known = self.configurations.entry(id).or_insert_with(|| voters.clone());
-        if *known != voters {
-            return self.break_at(node, format!("there are two configurations {id:?}"));
-        }
-        let able: Vec<(ConfigurationId, &Vec<NodeId>)> = self
-            .configurations
-            .iter()
-            .filter(|(id, voters)| {
-                let older = |voter: &&NodeId| {
-                    self.index(**voter).is_none_or(|at| self.nodes[at].disk.configuration <= **id)
-                };
-                voters.iter().filter(older).count() >= majority(voters.len())
-            })
-            .map(|(id, voters)| (*id, voters))
-            .collect();
-        let mut apart = None;
-        for (at, (one, its)) in able.iter().enumerate() {
-            for (other, others) in &able[at + 1..] {
-                let common = its.iter().filter(|it| others.contains(it)).count();
-                let all = its.len() + others.len() - common;
-                if majority(its.len()) + majority(others.len()) <= all {
-                    apart = Some(format!("{one:?} and {other:?} can both elect, apart"));
-                }
-            }
-        }
-        if let Some(what) = apart {
+        let on_disks: Vec<(NodeId, ConfigurationId)> =
+            self.nodes.iter().map(|node| (node.id, node.disk.configuration)).collect();
+        let held = |voter| on_disks.iter().find(|(id, _)| *id == voter).map(|(_, held)| *held);
+        if let Err(what) = self.configurations.add(now, voters_of(&reader), held) {
             self.break_at(node, what);
         }
     }
@@ -262,8 +228,7 @@ impl Rules {
         let seen = &mut self.nodes[node];
         if seen.configuration != election.configuration() {
             seen.configuration = election.configuration();
-            let voter = |(id, membership)| (membership == Membership::Voter).then_some(id);
-            let voters = election.members().filter_map(voter).collect();
+            let voters = voters_of(election);
             if seen.voters != voters {
                 seen.voters_before = std::mem::replace(&mut seen.voters, voters);
             }

@@ -25,11 +25,13 @@ pub enum Bug {
     HalfIsMajority,
     /// The members are changed before a majority has the change before.
     ChangeUnsettled,
+    /// The answer to a question before a vote does not say a later term than was asked from.
+    PreVoteHidesTerm,
 }
 
 impl Bug {
     /// All of them, with the names that the tool takes.
-    pub const ALL: [(&'static str, Self); 7] = [
+    pub const ALL: [(&'static str, Self); 8] = [
         ("vote-before-stored", Self::VoteBeforeStored),
         ("two-votes", Self::TwoVotes),
         ("vote-forgotten", Self::VoteForgotten),
@@ -37,6 +39,7 @@ impl Bug {
         ("no-silence", Self::NoSilence),
         ("half-is-majority", Self::HalfIsMajority),
         ("change-unsettled", Self::ChangeUnsettled),
+        ("pre-vote-hides-term", Self::PreVoteHidesTerm),
     ];
 
     /// What goes out in place of `frame`.
@@ -47,6 +50,10 @@ impl Bug {
         let answer = match self {
             Self::TwoVotes if !answer.pre && answer.refusal == Some(wire::Refusal::Taken) => {
                 VoteAnswer { refusal: None, ..answer }
+            }
+            Self::PreVoteHidesTerm if answer.pre => {
+                let term = answer.term.min(answer.asked_term.saturating_sub(1));
+                VoteAnswer { term, ..answer }
             }
             _ => return None,
         };
@@ -129,4 +136,5 @@ pub(super) fn first_frame(bytes: &[u8]) -> Option<usize> {
 /// An election that is only there to read records with.
 pub(super) fn reader() -> Election<[ElectionSlot; 31]> {
     Election::new(ElectionConfig::lan(), NodeId(u64::MAX), 0, [ElectionSlot::FREE; 31])
+        .expect("the timing is sound")
 }

@@ -154,7 +154,7 @@ fn member(
         links: leak(MemberLink::FREE, links_max(options) as usize),
         members: leak(ElectionSlot::FREE, if options.masterless { 0 } else { PEERS_MAX }),
     };
-    let mut member = Member::new(config, memory);
+    let mut member = Member::new(config, memory).map_err(|error| error.to_string())?;
     for peer in &options.peers {
         let address = ShortText::new(&peer.address.to_string())
             .map_err(|error| format!("peer {}: address `{}`: {error}", peer.name, peer.address))?;

@@ -138,7 +138,7 @@ pub fn parse(text: &[u8]) -> Result<ClusterConfig, String> {
 /// # Errors
 /// One line that names what is wrong.
 pub fn check(options: &ClusterOptions) -> Result<(), String> {
-    options.election.check()?;
+    options.election.check().map_err(|error| error.to_string())?;
     if options.peers.len() + 1 > MEMBERS_MAX {
         return Err(format!(
             "{} peers; at most {} can be had",

@@ -289,6 +289,13 @@ impl Host {
                     Happened::ConfigurationChanged { voters: self.member(status::voters) }
                 }
                 ElectionEvent::Removed => Happened::Removed,
+                ElectionEvent::MembersDiffer { node } => {
+                    return tracing::warn!(
+                        "{} was started with other members than this one: neither obeys the other. \
+                         Compare the peers of both, and start the wrong one anew with the right ones",
+                        name(node)
+                    );
+                }
             },
             MemberEvent::PeerUp { node } => Happened::PeerUp { identifier: name(node) },
             MemberEvent::PeerDown { node } => Happened::PeerDown { identifier: name(node) },
