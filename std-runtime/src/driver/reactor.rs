@@ -34,7 +34,7 @@ pub(crate) struct ReactorConfig {
 const READ_BYTES_PER_WAKE: usize = 1 << 20;
 /// Room in the read buffer beyond one frame, so that one read brings many.
 const READ_AHEAD_BYTES: usize = 256 << 10;
-/// A remainder that grew beyond this gives its memory back when it is empty.
+/// A remainder that grew beyond this gives its memory away when it is empty.
 const KEPT_BYTES_MAX: usize = 512;
 
 #[derive(Debug, Default)]
@@ -59,6 +59,8 @@ pub(crate) struct Reactor<M: Machine, S: Store> {
     free: RefCell<Vec<u32>>,
     open: Cell<u32>,
     buffer: RefCell<Vec<u8>>,
+    /// Memory for the next remainder, given away by the last: of about one frame.
+    spare: Cell<Vec<u8>>,
     turn: RefCell<Option<Waker>>,
     turn_due: Cell<bool>,
     /// Rises with every turn.
@@ -106,6 +108,7 @@ impl<M: Machine + 'static, S: Store + 'static> Reactor<M, S> {
             free: RefCell::default(),
             open: Cell::new(0),
             buffer: RefCell::new(vec![0; frame + CONTROL_FRAME_BYTES_MAX + READ_AHEAD_BYTES]),
+            spare: Cell::default(),
             turn: RefCell::new(None),
             turn_due: Cell::new(true),
             turns: Cell::new(0),
@@ -350,7 +353,7 @@ impl<M: Machine + 'static, S: Store + 'static> Reactor<M, S> {
         let taken = self.with(|engine| engine.bytes(link, data));
         if stream.transport() == Transport::Stream {
             // What is not taken of a datagram is gone, and comes again if it matters.
-            keep(rest, &data[taken..]);
+            keep(rest, &data[taken..], &self.spare);
         }
         Ok(Poll::Ready(bytes))
     }
@@ -358,7 +361,7 @@ impl<M: Machine + 'static, S: Store + 'static> Reactor<M, S> {
     fn offer_rest(&self, link: LinkId, rest: &mut Vec<u8>) {
         let taken = self.with(|engine| engine.bytes(link, rest));
         if taken == rest.len() {
-            keep(rest, &[]);
+            keep(rest, &[], &self.spare);
         } else {
             rest.drain(..taken);
         }
@@ -455,12 +458,36 @@ impl<M: Machine + 'static, S: Store + 'static> Reactor<M, S> {
     }
 }
 
-/// Keeps `bytes` in `rest`, and no more memory than that needs.
-fn keep(rest: &mut Vec<u8>, bytes: &[u8]) {
+/// Keeps `bytes` in `rest`. The memory of a long remainder that is gone is for the next that comes,
+/// on whatever link: a link that rests holds none, and a busy one does not ask for it anew.
+fn keep(rest: &mut Vec<u8>, bytes: &[u8], spare: &Cell<Vec<u8>>) {
     if bytes.is_empty() && rest.capacity() > KEPT_BYTES_MAX {
-        *rest = Vec::new();
-    } else {
-        rest.clear();
-        rest.extend_from_slice(bytes);
+        spare.set(std::mem::take(rest));
+        return;
+    }
+    if rest.capacity() < bytes.len() && bytes.len() > KEPT_BYTES_MAX {
+        *rest = spare.take();
+    }
+    rest.clear();
+    rest.extend_from_slice(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_that_rests_holds_no_memory_and_the_next_remainder_has_it() {
+        let (spare, mut rest, mut other) = (Cell::default(), Vec::new(), Vec::new());
+        let long = [7; 4 * KEPT_BYTES_MAX];
+        keep(&mut rest, &long, &spare);
+        assert_eq!(rest, long);
+        let memory = rest.as_ptr();
+        keep(&mut rest, &[], &spare);
+        assert_eq!((rest.len(), rest.capacity()), (0, 0));
+        keep(&mut rest, &long[..9], &spare);
+        keep(&mut other, &long[1..], &spare);
+        assert_eq!((rest.len(), &other[..]), (9, &long[1..]));
+        assert_eq!(other.as_ptr(), memory, "a short remainder leaves it to a long one");
     }
 }

@@ -89,6 +89,11 @@ impl Link {
         {
             self.out = buffer;
         }
+        // Moved only when more follows: most often all of it is written before.
+        if self.out_at > self.out.len() / 2 {
+            self.out.drain(..self.out_at);
+            self.out_at = 0;
+        }
         &mut self.out
     }
 
@@ -102,9 +107,6 @@ impl Link {
             if self.out.capacity() > KEPT_BYTES_MAX {
                 pool.give_back(std::mem::take(&mut self.out));
             }
-        } else if self.out_at > self.out.len() / 2 {
-            self.out.drain(..self.out_at);
-            self.out_at = 0;
         }
         let credit = self.machine_bytes.min(bytes as u32);
         self.machine_bytes -= credit;
@@ -204,4 +206,22 @@ pub struct IncomingCall {
     pub call: Call,
     /// What it says.
     pub payload: Vec<u8>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_output_written_in_parts_is_moved_only_when_more_is_added() {
+        let (mut link, mut pool) = (Link::default(), Pool::default());
+        link.out(&mut pool).extend(0..100);
+        let start = link.output().as_ptr();
+        link.written(30, &mut pool);
+        link.written(40, &mut pool);
+        assert_eq!(link.output().as_ptr(), start.wrapping_add(70));
+        link.out(&mut pool).extend(100..110);
+        assert_eq!(link.output(), (70..110).collect::<Vec<u8>>());
+        assert_eq!(link.output().as_ptr(), start, "what was written takes no room");
+    }
 }

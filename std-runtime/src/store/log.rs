@@ -443,8 +443,9 @@ impl<D: Disk> Log<D> {
             }
         }
         if batch.records > 0 {
-            // Room that growing left over would count against what is kept.
-            if batch.bytes.capacity() > batch.bytes.len() + batch.bytes.len() / 4 {
+            // Room that is left over counts against what is kept. A little of it is for the batch
+            // that gets this memory next: giving back and asking anew costs more than that.
+            if batch.bytes.capacity() / 2 > batch.bytes.len() {
                 batch.bytes.shrink_to_fit();
             }
             self.recent_bytes += batch.memory_bytes();
