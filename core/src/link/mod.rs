@@ -197,6 +197,40 @@ impl Link {
         moved_at: Instant::ZERO,
     };
 
+    /// Makes it [`Self::DOWN`] but for what was counted: in place, since a whole link would take most of a
+    /// device's stack.
+    fn clear(&mut self) {
+        self.id = LinkId(0);
+        self.phase = Phase::Down;
+        self.transport = Transport::Stream;
+        self.dialed = None;
+        self.identity = None;
+        self.role = Role::Client;
+        self.peer = None;
+        self.session = 0;
+        self.credit_bytes = 0;
+        self.due = 0;
+        self.order = None;
+        self.opened_at = Instant::ZERO;
+        self.heard_at = Instant::ZERO;
+        self.said_at = Instant::ZERO;
+        self.ping = 0;
+        self.ping_at = None;
+        self.pong = 0;
+        self.round_trip_us = 0;
+        self.settled = false;
+        self.lease_first = false;
+        self.handshake_ms = 0;
+        self.refuse = wire::Refuse { reason: wire::RefuseReason::Busy, retry_after_ms: 0 };
+        self.lease = wire::TermLease { lease_ms: 0, term: 0 };
+        self.bye = wire::Bye { reason: wire::ByeReason::Done, retry_after_ms: 0 };
+        self.queues.fill(None);
+        self.streams.clear();
+        self.scheduler = Scheduler::new();
+        self.held_back_until = None;
+        self.moved_at = Instant::ZERO;
+    }
+
     pub(crate) const fn is_down(&self) -> bool {
         matches!(self.phase, Phase::Down)
     }
@@ -211,8 +245,9 @@ impl Link {
         let &Input::LinkUp { link: id, dialed, transport, identity } = input else {
             return;
         };
-        let stats = self.stats;
-        *self = Self { id, transport, dialed, identity, role, stats, ..Self::DOWN };
+        self.clear();
+        (self.id, self.transport, self.dialed) = (id, transport, dialed);
+        (self.identity, self.role) = (identity, role);
         self.phase = Phase::Greeting;
         self.session = rng.next_u64() as u32;
         self.opened_at = now;
@@ -226,8 +261,7 @@ impl Link {
 
     /// Ends a link; what it counted stays.
     pub(crate) fn down(&mut self) {
-        let stats = self.stats;
-        *self = Self { stats, ..Self::DOWN };
+        self.clear();
     }
 
     pub(crate) fn writable(&mut self, bytes: u32) {
@@ -465,4 +499,32 @@ fn next_token(tokens: &mut u32, link: LinkId, low: u8) -> Token {
 /// The link that a token of [`next_token`] belongs to.
 pub(crate) const fn link_of(token: Token) -> LinkId {
     LinkId((token.0 >> 8) as u32 & 0xff_ffff)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_that_was_cleared_is_down_but_for_its_counts() {
+        let mut link = Link::DOWN;
+        let link_up = Input::LinkUp {
+            link: LinkId(7),
+            dialed: Some(DialIndex(0)),
+            transport: Transport::Datagram,
+            identity: Some(NodeId(9)),
+        };
+        let now = Instant::from_millis(5);
+        link.up(now, &link_up, Role::Leaf, &mut Rng::new(1));
+        link.attach(1, Name::new("n").unwrap());
+        link.writable(99);
+        link.settle(now);
+        link.grant(10, 2);
+        link.stats.silent = 3;
+        link.close(wire::ByeReason::Stopping, 4);
+        link.clear();
+        let mut expected = Link::DOWN;
+        expected.stats.silent = 3;
+        assert_eq!(std::format!("{link:?}"), std::format!("{expected:?}"));
+    }
 }

@@ -27,6 +27,13 @@ impl Streams {
         inbound_marks: 0,
     };
 
+    /// Makes them [`Self::FREE`], in place.
+    pub(super) fn clear(&mut self) {
+        self.outbound.fill(Outbound::FREE);
+        self.inbound.fill(Inbound::FREE);
+        (self.outbound_marks, self.inbound_marks) = (0, 0);
+    }
+
     pub(super) fn outbound(&self) -> &[Outbound; STREAMS_MAX] {
         &self.outbound
     }
