@@ -9,6 +9,7 @@ mod relay;
 use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{TestNode, eventually, hub_options, leaf_options, name};
@@ -20,11 +21,18 @@ use replcore_runtime::options::{Address, NodeOptions, Peer, StandbyOptions, TlsF
 use replcore_runtime::tls::Tls;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-/// Ports that were free a moment ago.
+/// Ports that were free a moment ago, below those that the system gives to others.
 fn ports<const COUNT: usize>() -> [Address; COUNT] {
-    let listeners: [TcpListener; COUNT] =
-        std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-    listeners.map(|listener| Address::Tcp(listener.local_addr().unwrap().to_string()))
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 12_000 + (std::process::id() % 180) as u16 * 100;
+    std::array::from_fn(|_| {
+        loop {
+            let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % 100;
+            if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+                return Address::Tcp(format!("127.0.0.1:{port}"));
+            }
+        }
+    })
 }
 
 /// Hubs that hold one log.
