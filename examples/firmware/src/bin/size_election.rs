@@ -130,7 +130,8 @@ fn run() -> ! {
     // SAFETY: once.
     let election = unsafe {
         let slots = [ElectionSlot::FREE; OTHERS];
-        ELECTION.put(|| Election::new(ElectionConfig::lan(), NodeId(1), random, slots))
+        let election = Election::new(ElectionConfig::lan(), NodeId(1), random, slots);
+        ELECTION.put(|| election.unwrap_or_else(|_| board::reset()))
     };
     let mut numbers = Numbers([0; 64]);
     let Ok(len) = Line.read(&mut numbers.0);
