@@ -104,7 +104,11 @@ fn a_hold_keeps_the_leadership_until_it_is_let_go() {
     let resigning = leader.clone();
     let resigned = std::thread::spawn(move || block_on(resigning.resign()));
     block_on(hold.resigning());
-    std::thread::sleep(Duration::from_secs(2));
+    let follower = clusters.iter().find(|it| !it.is_leader()).unwrap();
+    let heartbeats = || block_on(follower.status()).unwrap().counters["heartbeats_received"];
+    let before = heartbeats();
+    // Longer than a lease.
+    eventually("heartbeats go on", || heartbeats() >= before + 20);
     assert!(leader.is_leader(), "it leads on while it is held");
     drop(hold);
     resigned.join().unwrap().unwrap();

@@ -1,7 +1,5 @@
 //! Who leads, while members crash, hang, and come back.
 
-use std::time::Duration;
-
 use crate::lab::{Lab, eventually};
 use crate::watch::Watch;
 
@@ -33,8 +31,8 @@ fn one_alone_leads_and_of_two_both_are_needed() {
     assert!(alone.members[0].leads());
     let mut two = Lab::new(2);
     two.members[0].start();
-    std::thread::sleep(Duration::from_secs(4));
-    assert_eq!(two.members[0].leader(), None);
+    two.members[0].await_more("pre_votes", 3);
+    assert_eq!((two.members[0].leader(), two.members[0].counter("elections_started")), (None, 0));
     two.members[1].start();
     two.leader();
 }
@@ -122,12 +120,15 @@ fn a_leader_whose_disk_hangs_goes_on_and_one_that_cannot_store_its_vote_does_not
     for at in 0..3 {
         std::fs::write(stall(at, &lab), "").unwrap();
     }
-    std::thread::sleep(Duration::from_secs(4));
+    let others = lab.others(leader);
+    // Longer than any wait for a heartbeat.
+    lab.members[others[0]].await_more("heartbeats_received", 40);
     assert_eq!(lab.leader(), (leader, term), "heartbeats do not wait for the disk");
     // Without a stored vote there is no other leader, however long it takes.
     lab.members[leader].kill();
-    let others = lab.others(leader);
-    std::thread::sleep(Duration::from_secs(4));
+    eventually("an election is lost for want of a vote", || {
+        others.iter().any(|at| lab.members[*at].counter("elections_lost") > 0)
+    });
     assert!(others.iter().all(|at| !lab.members[*at].leads()), "a vote was given unstored");
     for at in 0..3 {
         std::fs::remove_file(stall(at, &lab)).unwrap();

@@ -50,7 +50,8 @@ fn more_connections_than_there_are_places_for_do_not_disturb_the_members() {
     let address = lab.members[leader].address.clone();
     let flood: Vec<_> = (0..300).filter_map(|_| TcpStream::connect(&address).ok()).collect();
     assert!(flood.len() > 100);
-    std::thread::sleep(Duration::from_millis(500));
+    let other = lab.others(leader)[0];
+    lab.members[other].await_more("heartbeats_received", 20);
     drop(flood);
     assert_eq!(lab.leader(), (leader, term));
     eventually("they were refused", || lab.members[leader].counter("connections_refused") > 0);

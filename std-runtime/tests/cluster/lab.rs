@@ -314,6 +314,15 @@ impl Process {
     pub(crate) fn counter(&self, name: &str) -> u64 {
         self.status().and_then(|it| it.counters.get(name).copied()).unwrap_or_default()
     }
+
+    /// Waits until one of its counters has grown by so much: a time as the member itself sees it.
+    #[track_caller]
+    pub(crate) fn await_more(&self, name: &str, more: u64) {
+        let before = self.counter(name);
+        eventually(&format!("{name} of {} grows by {more}", self.name), || {
+            self.counter(name) >= before + more
+        });
+    }
 }
 
 impl Drop for Process {
