@@ -122,6 +122,7 @@ pub unsafe extern "C" fn replcore_window_take(
                 ..Default::default()
             },
             Next::Nothing { wake } => replcore_next {
+                kind: REPLCORE_NEXT_NOTHING,
                 wake_us: wake.map_or(REPLCORE_NEVER, Instant::as_micros),
                 ..Default::default()
             },

@@ -738,7 +738,7 @@ fn drain(program: &Program, choices: &mut Choices<'_>) {
                 buf.resize(output.len as usize, 0);
             } else if output.kind == replcore_output_kind::Idle as u32 {
                 break;
-            } else if choices.byte() % 4 != 0 {
+            } else if !choices.byte().is_multiple_of(4) {
                 // SAFETY: a machine.
                 unsafe { answer(machine, program.now, &output) };
             }
