@@ -163,7 +163,8 @@ pub fn explore(bounds: &Bounds) -> Result<Explored, String> {
                 if seen.insert(digest) {
                     found.with_leader += usize::from(after.leading().next().is_some());
                     found.with_change += usize::from(after.configurations() > 1);
-                    if bounds.alone_every > 0 && digest as u64 % bounds.alone_every == 0 {
+                    if bounds.alone_every > 0 && (digest as u64).is_multiple_of(bounds.alone_every)
+                    {
                         found.alone += judge::two_alone_find_a_leader(bounds, &after)
                             .map_err(|what| told(bounds, &steps, *from, step, &what))?;
                     }
