@@ -446,7 +446,7 @@ fn a_stream_goes_on_in_another_life_where_it_is_placed() {
     store.commit().unwrap();
     drop(store);
     disk.kill();
-    let store = open(&disk, small());
+    let mut store = open(&disk, small());
     let (epoch, cursor) = store.inbound(&of(9));
     assert_eq!((epoch.0, cursor.position), (8, Position(45)));
 }

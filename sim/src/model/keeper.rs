@@ -55,7 +55,7 @@ pub trait Keeper {
     /// The last epoch in which something was taken of the owner, queue and class of `source`, and
     /// how far the stream was taken and made durable in that epoch, counting the part of a record
     /// kept in memory.
-    fn inbound(&self, source: &StreamKey) -> (Epoch, Cursor);
+    fn inbound(&mut self, source: &StreamKey) -> (Epoch, Cursor);
 
     /// Makes sure that a queue exists.
     ///
@@ -153,7 +153,7 @@ impl<S: Store> Keeper for S {
         Store::place(self, source, position)
     }
 
-    fn inbound(&self, source: &StreamKey) -> (Epoch, Cursor) {
+    fn inbound(&mut self, source: &StreamKey) -> (Epoch, Cursor) {
         Store::inbound(self, source)
     }
 

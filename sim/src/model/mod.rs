@@ -393,7 +393,7 @@ impl Keeper for ModelStore {
         Ok(())
     }
 
-    fn inbound(&self, source: &StreamKey) -> (Epoch, Cursor) {
+    fn inbound(&mut self, source: &StreamKey) -> (Epoch, Cursor) {
         let key = (source.owner, source.queue);
         // Only what is on the medium counts.
         let Some((epoch, position)) = self.durable_inbound.get(&key).copied() else {

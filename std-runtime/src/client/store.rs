@@ -33,6 +33,11 @@ struct Incoming {
     received: Position,
     /// Where the stream on the present link is.
     cursor: Cursor,
+    /// The other end was told of a place on the present link. What is settled from then on it hears
+    /// of when it has sent from there.
+    told: bool,
+    /// Bytes that came on the present link and were settled before.
+    again_bytes: u32,
     /// A record of which not all bytes are there.
     part: Vec<u8>,
     /// What was received from `settled` on: where each piece ends, and its bytes; 0 for a skip.
@@ -130,6 +135,8 @@ impl Incoming {
             settled: Position(0),
             received: Position(0),
             cursor: Cursor::at(Position(0)),
+            told: false,
+            again_bytes: 0,
             part: Vec::new(),
             pieces: VecDeque::new(),
             lives: Vec::new(),
@@ -141,9 +148,23 @@ impl Incoming {
         self.source.owner == source.owner && self.source.queue == source.queue
     }
 
-    /// Goes on at `position` in another life of the other log. Whether what was received counts.
+    /// Where the other end is to go on, as far as it was told.
+    fn place_told(&self) -> Position {
+        self.settled.min(self.cursor.position)
+    }
+
+    /// Another link.
+    fn rest(&mut self) {
+        self.cursor = Cursor::at(self.settled);
+        self.told = false;
+        self.again_bytes = 0;
+        self.part = Vec::new();
+    }
+
+    /// Goes on at `position` in another life of the other log. Whether what was received counts: it
+    /// does when the other log has all that it was told of.
     fn place(&mut self, source: &StreamKey, position: Position) -> bool {
-        let goes_on = position == self.settled;
+        let goes_on = position == self.place_told();
         if goes_on {
             if self.lives.len() >= LIVES_MAX {
                 self.lives.remove(0);
@@ -154,6 +175,7 @@ impl Incoming {
             *self = Self { settled: position, received: position, ..Self::new(*source) };
         }
         self.cursor = Cursor::at(position);
+        self.told = true;
         self.part = Vec::new();
         goes_on
     }
@@ -163,6 +185,9 @@ impl Incoming {
         let position = self.cursor.position;
         self.cursor = Cursor::at(Position(position.0 + 1));
         if position < self.received {
+            if position < self.settled {
+                self.again_bytes = self.again_bytes.saturating_add(bytes.len() as u32);
+            }
             return;
         }
         self.received = self.cursor.position;
@@ -198,6 +223,7 @@ impl Store for ClientStore {
             self.inbox = inbox;
             return Err(Failure::Corrupt);
         }
+        incoming.told = true;
         let mut completed = 0;
         let mut rest = bytes;
         if !incoming.part.is_empty() && records.completed > 0 {
@@ -240,6 +266,7 @@ impl Store for ClientStore {
         if incoming.source != *source || first > incoming.cursor.position {
             return Err(Failure::Corrupt);
         }
+        incoming.told = true;
         incoming.part.clear();
         incoming.cursor = Cursor::at(next.max(incoming.cursor.position));
         if incoming.received < next {
@@ -255,11 +282,21 @@ impl Store for ClientStore {
     }
 
     /// What the program has settled: from there it comes again after a broken link.
-    fn inbound(&self, source: &StreamKey) -> (Epoch, Cursor) {
-        match self.incoming.iter().find(|known| known.is(source)) {
-            Some(known) => (known.source.epoch, Cursor::at(known.settled)),
+    fn inbound(&mut self, source: &StreamKey) -> (Epoch, Cursor) {
+        match self.incoming.iter_mut().find(|known| known.is(source)) {
+            Some(known) => {
+                if !std::mem::replace(&mut known.told, true) {
+                    known.cursor = Cursor::at(known.settled);
+                }
+                (known.source.epoch, Cursor::at(known.place_told()))
+            }
             None => (source.epoch, Cursor::default()),
         }
+    }
+
+    fn taken_again(&mut self, source: &StreamKey) -> u32 {
+        let known = self.incoming.iter_mut().find(|known| known.source == *source);
+        known.map_or(0, |known| std::mem::take(&mut known.again_bytes))
     }
 
     fn place(&mut self, source: &StreamKey, position: Position) -> Result<(), Failure> {
@@ -300,10 +337,7 @@ impl Store for ClientStore {
 
     fn unwatch(&mut self, link: LinkId) {
         self.watches.retain(|watch| watch.link != link);
-        for incoming in &mut self.incoming {
-            incoming.cursor = Cursor::at(incoming.settled);
-            incoming.part = Vec::new();
-        }
+        self.incoming.iter_mut().for_each(Incoming::rest);
     }
 
     fn grown(&mut self) -> Option<Growth> {
@@ -443,5 +477,81 @@ impl Store for ClientStore {
 
     fn commit(&mut self) -> Result<(), Failure> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use replcore::log::crc32c;
+    use replcore::log::record::{Message, encode};
+    use replcore::time::Stamp;
+
+    use super::*;
+
+    fn stream(epoch: u32) -> StreamKey {
+        let queue = QueueKey { queue: Name::new("reader").unwrap().queue_id(), class: 2 };
+        StreamKey { owner: Name::new("node").unwrap().node_id(), queue, epoch: Epoch(epoch) }
+    }
+
+    fn client() -> ClientStore {
+        let name = Name::new("program").unwrap();
+        let identity = Identity { name, instance: 1, epoch: Epoch(1) };
+        ClientStore::new(identity, name.queue_id(), 1 << 20)
+    }
+
+    fn take(client: &mut ClientStore, epoch: u32, first: u64, count: u32) -> Result<(), Failure> {
+        struct Nowhere;
+        impl Route for Nowhere {
+            fn route(&mut self, _: &Record<'_>, _: Arrival, _: &mut Vec<Name>) {}
+        }
+        let mut bytes = Vec::new();
+        for _ in 0..count {
+            let message = Message { body: b"body", ..Message::default() };
+            let start = bytes.len();
+            bytes.resize(start + message.record_bytes().unwrap(), 0);
+            let out = &mut bytes[start..];
+            encode(&message, RecordId::default(), Stamp(1), out, crc32c).unwrap();
+        }
+        let first = Cursor::at(Position(first));
+        let records = Records { first, completed: count, tail_bytes: 0, raw_bytes: 0, round: 0 };
+        let source = stream(epoch);
+        client.take(0, &source, &records, &bytes, Arrival::Upstream(source.owner), &mut Nowhere)
+    }
+
+    /// HS-16: nothing comes twice to a program that goes on, also when it settles messages between the
+    /// answer to a node that has started again and what the node makes of it.
+    #[test]
+    fn what_is_settled_while_a_node_looks_for_the_place_does_not_come_again() {
+        let mut client = client();
+        take(&mut client, 1, 0, 5).unwrap();
+        client.settle(&stream(1), Position(2));
+        client.unwatch(LinkId(0));
+        client.settle(&stream(1), Position(3));
+        // The node has started again, and asks. Then the program settles one more.
+        assert_eq!(client.inbound(&stream(2)), (Epoch(1), Cursor::at(Position(3))));
+        let bytes = client.settle(&stream(1), Position(4));
+        assert!(bytes > 0);
+        client.place(&stream(2), Position(3)).unwrap();
+        assert_eq!(client.inbound(&stream(2)), (Epoch(2), Cursor::at(Position(3))));
+        client.inbox.clear();
+        take(&mut client, 2, 3, 3).unwrap();
+        let came: Vec<_> = client.inbox.iter().map(|arrived| arrived.position.0).collect();
+        assert_eq!(came, [5], "3 and 4 were handed out before");
+        assert_eq!(client.taken_again(&stream(2)), bytes, "their room is given back");
+        assert_eq!(client.inbound(&stream(2)), (Epoch(2), Cursor::at(Position(4))));
+    }
+
+    /// A node that was set back says so with an earlier place.
+    #[test]
+    fn what_a_node_has_lost_comes_as_it_is_there_now() {
+        let mut client = client();
+        take(&mut client, 1, 0, 5).unwrap();
+        client.settle(&stream(1), Position(4));
+        client.unwatch(LinkId(0));
+        assert_eq!(client.inbound(&stream(2)), (Epoch(1), Cursor::at(Position(4))));
+        client.place(&stream(2), Position(2)).unwrap();
+        take(&mut client, 2, 2, 1).unwrap();
+        let came: Vec<_> = client.inbox.iter().map(|arrived| arrived.position.0).collect();
+        assert_eq!(came, [2]);
     }
 }

@@ -114,7 +114,13 @@ impl<M: Machine, S: Store> Engine<M, S> {
         self.counters.records_frames_received += 1;
         self.counters.record_bytes_received += u64::from(bytes);
         match taken {
-            Ok(()) if self.config.manual_acknowledgement => self.note_source(link, stream, source),
+            Ok(()) if self.config.manual_acknowledgement => {
+                self.note_source(link, stream, source);
+                let again = self.store.taken_again(&source);
+                if again > 0 {
+                    self.note_taken(link, stream, source, again);
+                }
+            }
             Ok(()) => self.note_taken(link, stream, source, bytes),
             Err(reason) => {
                 self.counters.records_refused += 1;

@@ -56,7 +56,7 @@ impl<D: Disk> Store for SegmentStore<D> {
         self.place_stream(source, position)
     }
 
-    fn inbound(&self, source: &StreamKey) -> (Epoch, Cursor) {
+    fn inbound(&mut self, source: &StreamKey) -> (Epoch, Cursor) {
         self.inbound_cursor(source)
     }
 

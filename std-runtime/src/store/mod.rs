@@ -370,7 +370,13 @@ pub trait Store {
     /// The last epoch in which something was taken of the owner, queue and class of `source`, and
     /// how far the stream was taken and made durable in that epoch, counting the part of a record
     /// kept in memory.
-    fn inbound(&self, source: &StreamKey) -> (Epoch, Cursor);
+    fn inbound(&mut self, source: &StreamKey) -> (Epoch, Cursor);
+
+    /// Bytes of records that have just come again although they were reported before. A store that
+    /// reports what it takes as soon as it is committed has none.
+    fn taken_again(&mut self, _source: &StreamKey) -> u32 {
+        0
+    }
 
     /// Makes sure that a queue exists.
     ///
