@@ -61,6 +61,9 @@ struct Arguments {
     /// idles. By default all.
     #[arg(long, value_delimiter = ',')]
     faults: Vec<String>,
+    /// Kinds of faults to leave out of those, with commas between.
+    #[arg(long, value_delimiter = ',')]
+    except: Vec<String>,
     /// Break the stores on purpose, to see the checks catch it: commit-forgets, no-dedupe, swaps,
     /// reuses-numbers, rewrites-bodies, sends-back; at the system level lying-disks and
     /// forgets-origins; at the cluster level vote-before-stored, two-votes, vote-forgotten,
@@ -88,6 +91,27 @@ impl Level {
     }
 }
 
+/// The first name among the faults that none of the levels knows.
+fn unknown_fault<'a>(arguments: &'a Arguments, levels: &[&[Fault]]) -> Option<&'a str> {
+    let known = |name: &str| levels.iter().any(|all| Fault::named(name, all).is_some());
+    let asked = arguments.faults.iter().filter(|name| *name != "none");
+    asked.chain(&arguments.except).map(String::as_str).find(|name| !known(name))
+}
+
+/// What a level with the faults `all` draws from, in the order in which it was asked for.
+fn chosen_faults(arguments: &Arguments, all: &[Fault]) -> Vec<Fault> {
+    let named = |names: &[String]| -> Vec<Fault> {
+        names.iter().filter_map(|name| Fault::named(name, all)).collect()
+    };
+    let except = named(&arguments.except);
+    let mut chosen = match &arguments.faults[..] {
+        [] => all.to_vec(),
+        asked => named(asked),
+    };
+    chosen.retain(|fault| !except.contains(fault));
+    chosen
+}
+
 fn plan(arguments: &Arguments) -> Result<(Plan, SystemPlan), String> {
     let nodes = arguments.nodes as usize;
     if nodes < 2 {
@@ -96,19 +120,11 @@ fn plan(arguments: &Arguments) -> Result<(Plan, SystemPlan), String> {
     let (mut plan, mut system) = (Plan::new(nodes), SystemPlan::new(nodes));
     plan.duration_s = arguments.duration.unwrap_or(plan.duration_s);
     system.duration_s = arguments.duration.unwrap_or(system.duration_s);
-    if !arguments.faults.is_empty() {
-        plan.faults.clear();
-        system.faults.clear();
-        for name in arguments.faults.iter().filter(|name| *name != "none") {
-            let here = Fault::named(name, &Fault::MACHINE);
-            let there = Fault::named(name, &Fault::SYSTEM);
-            if here.is_none() && there.is_none() {
-                return Err(format!("`{name}` is no kind of fault; see --help for the list"));
-            }
-            plan.faults.extend(here);
-            system.faults.extend(there);
-        }
+    if let Some(name) = unknown_fault(arguments, &[&Fault::MACHINE, &Fault::SYSTEM]) {
+        return Err(format!("`{name}` is no kind of fault; see --help for the list"));
     }
+    plan.faults = chosen_faults(arguments, &Fault::MACHINE);
+    system.faults = chosen_faults(arguments, &Fault::SYSTEM);
     let bugs = StoreBugs::default();
     match arguments.bug.as_deref() {
         None => {}
@@ -138,15 +154,10 @@ fn cluster_plan(arguments: &Arguments) -> Result<MembersPlan, String> {
     }
     let mut plan = MembersPlan::new(arguments.nodes as usize);
     plan.duration_s = arguments.duration.unwrap_or(plan.duration_s);
-    if !arguments.faults.is_empty() {
-        plan.faults.clear();
-        for name in arguments.faults.iter().filter(|name| *name != "none") {
-            let Some(fault) = Fault::named(name, &Fault::CLUSTER) else {
-                return Err(format!("`{name}` is no fault of a cluster; see --help for the list"));
-            };
-            plan.faults.push(fault);
-        }
+    if let Some(name) = unknown_fault(arguments, &[&Fault::CLUSTER]) {
+        return Err(format!("`{name}` is no fault of a cluster; see --help for the list"));
     }
+    plan.faults = chosen_faults(arguments, &Fault::CLUSTER);
     if let Some(name) = &arguments.bug {
         let known = Bug::ALL.iter().find(|(known, _)| known == name);
         let Some((_, bug)) = known else {
@@ -317,6 +328,9 @@ fn options(arguments: &Arguments) -> String {
     }
     if !arguments.faults.is_empty() {
         text += &format!(" --faults {}", arguments.faults.join(","));
+    }
+    if !arguments.except.is_empty() {
+        text += &format!(" --except {}", arguments.except.join(","));
     }
     if let Some(bug) = &arguments.bug {
         text += &format!(" --bug {bug}");
