@@ -6,8 +6,10 @@
 use std::fmt::Debug;
 
 use replcore::contract::{DialIndex, LinkId, Transport};
+use replcore::log::crc32c;
+use replcore::log::record::{Message, encode};
 use replcore::stream::{Name, NodeId, RecordId};
-use replcore::time::Instant;
+use replcore::time::{Instant, Stamp};
 use replcore_runtime::store::{Arrival, PostError};
 
 /// The time as one node sees it.
@@ -53,6 +55,23 @@ pub struct Post {
     pub idempotency_key: Vec<u8>,
     /// The body.
     pub body: Vec<u8>,
+}
+
+impl Post {
+    /// The record of it, posted at the node `origin`: unnumbered and unstamped, for a store to complete.
+    pub(crate) fn record(&self, origin: &Name) -> Vec<u8> {
+        let message = Message {
+            message_type: self.message_type,
+            idempotency_key: &self.idempotency_key,
+            origin_name: origin.as_str(),
+            body: &self.body,
+            ..Message::default()
+        };
+        let id = RecordId { class: self.class, ..RecordId::default() };
+        let mut bytes = vec![0; message.record_bytes().expect("the message is sound")];
+        encode(&message, id, Stamp::UNSET, &mut bytes, crc32c).expect("the room is right");
+        bytes
+    }
 }
 
 /// What a process wants done.

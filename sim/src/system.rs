@@ -6,12 +6,10 @@ use std::fmt;
 
 use replcore::contract::{Failure, LinkId};
 use replcore::link::LinkSettings;
-use replcore::log::crc32c;
-use replcore::log::record::{Message, encode};
 use replcore::node::{DialSlot, DialTarget, Node, NodeConfig};
 use replcore::rng::Rng;
 use replcore::stream::{CLASSES, Name, Position, QueueId, QueueKey, RecordId};
-use replcore::time::{Instant, Stamp};
+use replcore::time::Instant;
 use replcore_runtime::api::DispatchRule;
 use replcore_runtime::engine::{Engine, EngineConfig, Router, Stopped};
 use replcore_runtime::node::{route_to_registered, ways};
@@ -289,16 +287,7 @@ impl Running {
     }
 
     fn post(&mut self, mark: u64, name: &Name, post: &Post, seen: &mut Vec<Observation>) {
-        let message = Message {
-            message_type: post.message_type,
-            idempotency_key: &post.idempotency_key,
-            origin_name: name.as_str(),
-            body: &post.body,
-            ..Message::default()
-        };
-        let id = RecordId { class: post.class, ..RecordId::default() };
-        let mut bytes = vec![0; message.record_bytes().expect("the message is sound")];
-        encode(&message, id, Stamp::UNSET, &mut bytes, crc32c).expect("the room is right");
+        let mut bytes = post.record(name);
         match self.engine.post(&mut bytes) {
             Ok(posted) => {
                 self.posts.push(Waiting { mark, id: posted.id, duplicate: posted.duplicate });

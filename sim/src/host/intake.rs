@@ -1,13 +1,11 @@
 //! What comes to the machine: bytes of links, completions, posts.
 
+use std::collections::BTreeMap;
+
 use replcore::contract::{Failure, Input, LinkId, Machine, StreamIndex};
-use replcore::log::crc32c;
-use replcore::log::record::{Message, encode};
-use replcore::stream::{Name, RecordId, StreamKey};
-use replcore::time::Stamp;
+use replcore::stream::{Name, StreamKey};
 use replcore::wire::{self, Control, Frame, Records};
 use replcore_runtime::store::Arrival;
-use std::collections::BTreeMap;
 
 use super::{Order, Owed, TakenLater, Turn, Watching};
 use crate::model::Keeper;
@@ -210,17 +208,7 @@ impl<M: Machine, S: Keeper> Turn<'_, M, S> {
     }
 
     pub(super) fn post(&mut self, mark: u64, post: &crate::process::Post) {
-        let name = self.host.options.name;
-        let message = Message {
-            message_type: post.message_type,
-            idempotency_key: &post.idempotency_key,
-            origin_name: name.as_str(),
-            body: &post.body,
-            ..Message::default()
-        };
-        let id = RecordId { class: post.class, ..RecordId::default() };
-        let mut bytes = vec![0; message.record_bytes().expect("the message is sound")];
-        encode(&message, id, Stamp::UNSET, &mut bytes, crc32c).expect("the room is right");
+        let mut bytes = post.record(&self.host.options.name);
         let mut ignored = Vec::new();
         let mut route = Watching { routes: &self.host.options.routes, observations: &mut ignored };
         match self.host.store.post(self.now.wall_ms, &mut bytes, &mut route) {
