@@ -6,94 +6,27 @@
 //! the header knows, and that a drain ends. Buffers have exactly the bytes that they are said to have, so
 //! that an address sanitizer sees a byte too many.
 
-use std::ffi::{CString, c_char};
+mod choices;
+mod formats;
+mod make;
+
+use std::ffi::c_char;
 use std::ptr::{null, null_mut};
 
 use replcore::wire::{
     self, CONTROL_FRAME_BYTES_MAX, Control, Hello, Lease, Open, Register, Resume, Role, Subscribe,
 };
 
+use self::choices::Choices;
+use self::formats::{formats, wire_record};
+use self::make::{init_leaf, init_member, init_node, init_parts};
 use crate::ffi::*;
 
 /// Outputs in one drain after which it counts as endless.
 const OUTPUTS_MAX: usize = 20_000;
 
-struct Choices<'a> {
-    rest: &'a [u8],
-}
-
-impl Choices<'_> {
-    fn byte(&mut self) -> u8 {
-        let (first, rest) =
-            self.rest.split_first().map_or((0, self.rest), |(one, rest)| (*one, rest));
-        self.rest = rest;
-        first
-    }
-
-    /// Small numbers mostly, the greatest now and then.
-    fn number(&mut self) -> u64 {
-        match self.byte() {
-            255 => u64::MAX,
-            254 => u64::MAX - 1,
-            253 => u64::from(u32::MAX),
-            252 => u64::from(self.byte()) << 56,
-            251 => u64::from(self.byte()) << 12,
-            small => u64::from(small % 16),
-        }
-    }
-
-    fn small(&mut self) -> u32 {
-        self.number() as u32
-    }
-
-    /// The default mostly, so that machines are made at all.
-    fn rare(&mut self) -> u32 {
-        if self.byte() < 16 { self.small() } else { 0 }
-    }
-
-    fn bytes(&mut self) -> Vec<u8> {
-        let length = usize::from(self.byte()).min(self.rest.len());
-        let (bytes, rest) = self.rest.split_at(length);
-        self.rest = rest;
-        // Exactly as long as it is said to be.
-        bytes.to_vec().into_boxed_slice().into_vec()
-    }
-
-    fn text(&mut self) -> CString {
-        match self.byte() % 4 {
-            0 => {
-                CString::new(self.bytes().into_iter().filter(|&byte| byte != 0).collect::<Vec<_>>())
-            }
-            1 => CString::new("a"),
-            2 => CString::new("127.0.0.1:1"),
-            _ => CString::new("x".repeat(usize::from(self.byte()) * 5)),
-        }
-        .expect("no zero byte")
-    }
-}
-
 fn known(status: replcore_status) -> bool {
     ((replcore_status::Busy as i32)..=0).contains(&(status as i32))
-}
-
-/// A structure with the size that the program says, and exactly that many bytes behind it.
-fn resized<T: Copy>(structure: &T, size: u32, fill: u8) -> Vec<u64> {
-    let mut words = vec![0u64; (size as usize).div_ceil(8).max(1)];
-    let own = size_of::<T>().min(words.len() * 8);
-    // SAFETY: no more bytes than either has.
-    unsafe {
-        std::ptr::copy_nonoverlapping(
-            (&raw const *structure).cast::<u8>(),
-            words.as_mut_ptr().cast(),
-            own,
-        );
-        let bytes = words.as_mut_ptr().cast::<u8>();
-        for at in own..words.len() * 8 {
-            *bytes.add(at) = fill;
-        }
-        *words.as_mut_ptr().cast::<u32>() = size;
-    }
-    words
 }
 
 /// What the program has.
@@ -172,149 +105,6 @@ pub fn run(data: &[u8]) {
     }
 }
 
-unsafe fn init_leaf(program: &mut Program, choices: &mut Choices<'_>) -> replcore_status {
-    // SAFETY: zeros are a value of a structure of integers and pointers.
-    let mut config: replcore_leaf_config = unsafe { std::mem::zeroed() };
-    let texts = [choices.text(), choices.text(), choices.text(), choices.text()];
-    (config.name, config.address) = (texts[0].as_ptr(), texts[1].as_ptr());
-    (config.queue, config.consumer) = (texts[2].as_ptr(), texts[3].as_ptr());
-    if !choices.byte().is_multiple_of(4) {
-        (config.name, config.queue, config.consumer) = (c"a".as_ptr(), null(), null());
-        config.address = null();
-    }
-    (config.instance, config.seed) = (u64::from(choices.rare() == 0), choices.number());
-    (config.epoch, config.frame_bytes_max) = (u32::from(choices.rare() == 0), choices.rare());
-    (config.window_bytes, config.role) = (choices.rare(), choices.rare());
-    (config.retry_ms_min, config.retry_ms_max) = (choices.rare(), choices.rare());
-    (config.keepalive_ms, config.lease_ms) = (choices.rare(), choices.rare());
-    (config.register_ms, config.poll_interval_ms) = (choices.rare(), choices.rare());
-    let size = match choices.byte() {
-        odd @ 0..16 => u32::from(odd) * 37,
-        _ => size_of::<replcore_leaf_config>() as u32,
-    };
-    let config = resized(&config, size, choices.byte() % 2);
-    let needed = replcore_leaf_memory();
-    let memory = place(needed, choices);
-    let skew = usize::from(choices.byte() % 16).min(memory.len());
-    program.memory[0] = memory;
-    program.machines[0] = null_mut();
-    let memory = &mut program.memory[0][skew..];
-    // SAFETY: as in `run`.
-    unsafe {
-        let memory = (memory.as_mut_ptr().cast(), memory.len());
-        replcore_leaf_init(memory.0, memory.1, config.as_ptr().cast(), &mut program.machines[0])
-    }
-}
-
-unsafe fn init_member(program: &mut Program, choices: &mut Choices<'_>) -> replcore_status {
-    // SAFETY: zeros are a value of a structure of integers and pointers.
-    let mut config: replcore_member_config = unsafe { std::mem::zeroed() };
-    let texts = [choices.text(), choices.text(), choices.text()];
-    (config.name, config.cluster) = (texts[0].as_ptr(), texts[1].as_ptr());
-    config.address = texts[2].as_ptr();
-    if !choices.byte().is_multiple_of(4) {
-        (config.name, config.cluster, config.address) = (c"m".as_ptr(), c"c".as_ptr(), null());
-    }
-    (config.instance, config.seed) = (u64::from(choices.rare() == 0), choices.number());
-    (config.profile, config.membership) = (choices.rare() % 4, choices.rare() % 4);
-    (config.peers_max, config.links_max) = (choices.rare(), choices.rare());
-    (config.without_election, config.priority) = (choices.rare() % 3, choices.rare());
-    (config.heartbeat_ms, config.timeout_ms_min) = (choices.rare(), choices.rare());
-    (config.timeout_ms_max, config.suspect_ms) = (choices.rare(), choices.rare());
-    (config.clock_error_ppm, config.handshake_ms) = (choices.rare(), choices.rare());
-    let size = match choices.byte() {
-        odd @ 0..16 => u32::from(odd) * 37,
-        _ => size_of::<replcore_member_config>() as u32,
-    };
-    let config = resized(&config, size, choices.byte() % 2);
-    // SAFETY: as in `run`.
-    let needed = unsafe { replcore_member_memory(config.as_ptr().cast()) };
-    let memory = place(needed, choices);
-    let skew = usize::from(choices.byte() % 16).min(memory.len());
-    program.memory[1] = memory;
-    program.machines[1] = null_mut();
-    let memory = &mut program.memory[1][skew..];
-    // SAFETY: as in `run`.
-    unsafe {
-        let memory = (memory.as_mut_ptr().cast(), memory.len());
-        replcore_member_init(memory.0, memory.1, config.as_ptr().cast(), &mut program.machines[1])
-    }
-}
-
-unsafe fn init_node(program: &mut Program, choices: &mut Choices<'_>) -> replcore_status {
-    // SAFETY: zeros are a value of a structure of integers and pointers.
-    let mut config: replcore_node_config = unsafe { std::mem::zeroed() };
-    let texts = [choices.text(), choices.text(), choices.text(), choices.text()];
-    (config.name, config.address) = (texts[0].as_ptr(), texts[1].as_ptr());
-    config.extra_queue = texts[2].as_ptr();
-    if !choices.byte().is_multiple_of(4) {
-        (config.name, config.address) = (c"hub".as_ptr(), null());
-        config.extra_queue = null();
-    }
-    let dials = [replcore_dial {
-        queue: if choices.byte() < 16 { texts[3].as_ptr() } else { null() },
-        kind: choices.small() % 3,
-        waits: choices.rare() % 3,
-    }; 2];
-    (config.dials, config.dial_count) = (dials.as_ptr(), choices.small() % 3);
-    (config.instance, config.seed) = (u64::from(choices.rare() == 0), choices.number());
-    (config.epoch, config.without_leaves) = (u32::from(choices.rare() == 0), choices.rare() % 3);
-    // Small tables, that one run can fill.
-    (config.links_max, config.leaves_max) = (choices.small() % 5, choices.small() % 5);
-    (config.frame_bytes_max, config.window_bytes) = (choices.rare(), choices.rare());
-    (config.keepalive_ms, config.handshake_ms) = (choices.rare(), choices.rare());
-    (config.lease_ms_max, config.lease_ms_min) = (choices.rare(), choices.rare());
-    (config.admit_per_second, config.admit_burst) = (choices.rare(), choices.rare());
-    (config.retry_ms_max, config.poll_interval_ms) = (choices.rare(), choices.rare());
-    let size = match choices.byte() {
-        odd @ 0..16 => u32::from(odd) * 37,
-        _ => size_of::<replcore_node_config>() as u32,
-    };
-    let config = resized(&config, size, choices.byte() % 2);
-    // SAFETY: as in `run`.
-    let needed = unsafe { replcore_node_memory(config.as_ptr().cast()) };
-    let memory = place(needed, choices);
-    let skew = usize::from(choices.byte() % 16).min(memory.len());
-    program.memory[2] = memory;
-    program.machines[2] = null_mut();
-    let memory = &mut program.memory[2][skew..];
-    // SAFETY: as in `run`.
-    unsafe {
-        let memory = (memory.as_mut_ptr().cast(), memory.len());
-        replcore_node_init(memory.0, memory.1, config.as_ptr().cast(), &mut program.machines[2])
-    }
-}
-
-unsafe fn init_parts(program: &mut Program, choices: &mut Choices<'_>) -> replcore_status {
-    // SAFETY: as in `run`.
-    unsafe {
-        let (entries, wait, most) = (choices.small(), choices.small(), choices.small());
-        let needed = replcore_window_memory(entries).min(1 << 16);
-        program.parts[0] = place(needed, choices);
-        program.window = null_mut();
-        let (memory, len) = (program.parts[0].as_mut_ptr().cast(), program.parts[0].len());
-        let released = choices.number();
-        let made = &mut program.window;
-        let done = replcore_window_init(memory, len, entries, wait, most, released, made);
-        assert!(known(done), "{done:?}");
-
-        let name = choices.text();
-        let config = replcore_dispatch_config {
-            struct_size: size_of::<replcore_dispatch_config>() as u32,
-            rules_max: choices.small() % 4,
-            targets_max: choices.small() % 8,
-            leaves_max: choices.small() % 4,
-            upstreams_max: choices.small() % 4,
-            without_leaves: choices.rare(),
-            name: if choices.byte() < 16 { name.as_ptr() } else { c"hub".as_ptr() },
-        };
-        program.parts[1] = place(replcore_dispatch_memory(&config), choices);
-        program.dispatch = null_mut();
-        let (memory, len) = (program.parts[1].as_mut_ptr().cast(), program.parts[1].len());
-        replcore_dispatch_init(memory, len, &config, &mut program.dispatch)
-    }
-}
-
 unsafe fn dispatch(program: &Program, choices: &mut Choices<'_>) -> replcore_status {
     let made = program.dispatch(choices);
     let names = [c"a", c"b", c"hub", c"*", c"x"];
@@ -352,28 +142,6 @@ unsafe fn dispatch(program: &Program, choices: &mut Choices<'_>) -> replcore_sta
     }
 }
 
-/// A record that is right mostly.
-fn wire_record(choices: &mut Choices<'_>) -> Vec<u8> {
-    if choices.byte() < 32 {
-        return choices.bytes();
-    }
-    let text = choices.text();
-    // SAFETY: zeros are a value of a structure of integers and pointers.
-    let mut message: replcore_message = unsafe { std::mem::zeroed() };
-    message.struct_size = size_of::<replcore_message>() as u32;
-    message.message_type = text.as_ptr();
-    let to = [c"a".as_ptr(), c"x".as_ptr()];
-    (message.to, message.to_count) = (to.as_ptr(), choices.small() % 3);
-    let (mut out, mut written) = (vec![0; 2048], 0);
-    let id = replcore_record_id { origin: 1, seq: 1, epoch: 1, message_class: 0 };
-    // SAFETY: as in `run`.
-    unsafe {
-        replcore_record_encode(&message, &id, 1, out.as_mut_ptr(), out.len(), &mut written);
-    }
-    out.truncate(written);
-    out
-}
-
 unsafe fn window(program: &Program, choices: &mut Choices<'_>) -> replcore_status {
     let (made, now) = (program.window(choices), program.now);
     // SAFETY: as in `run`.
@@ -394,15 +162,6 @@ unsafe fn window(program: &Program, choices: &mut Choices<'_>) -> replcore_statu
         let _ = replcore_window_outstanding(made);
         status
     }
-}
-
-/// Memory for a machine: enough mostly.
-fn place(needed: usize, choices: &mut Choices<'_>) -> Vec<u8> {
-    let bytes = match choices.byte() {
-        0 => choices.number().min(4096) as usize,
-        _ => needed + 16,
-    };
-    vec![choices.byte(); bytes]
 }
 
 unsafe fn input(program: &Program, choices: &mut Choices<'_>) -> replcore_status {
@@ -620,100 +379,6 @@ unsafe fn look_at_node(
         ];
         assert!(statuses.into_iter().all(known));
         replcore_node_stats(machine, &mut counters)
-    }
-}
-
-unsafe fn formats(choices: &mut Choices<'_>) -> replcore_status {
-    let mut data = choices.bytes();
-    let mut out = vec![0u8; usize::from(choices.byte())];
-    let (pointer, len, mut written) = (data.as_ptr(), data.len(), 0);
-    // SAFETY: as in `run`; zeros are values of the structures.
-    unsafe {
-        match choices.byte() % 10 {
-            9 => {
-                let mut subscribe = std::mem::zeroed();
-                replcore_subscribe_read(pointer, len, &mut subscribe)
-            }
-            0 => {
-                let mut batch = replcore_batch::default();
-                replcore_batch_read(pointer, len, choices.number(), &mut batch)
-            }
-            1 => {
-                let batch = replcore_batch {
-                    segment: choices.number(),
-                    first_ordinal: choices.number(),
-                    entries_len: choices.small(),
-                    records: choices.small(),
-                };
-                replcore_batch_encode(&batch, data.as_mut_ptr(), len)
-            }
-            2 => {
-                let mut kind = 0;
-                let most = choices.small();
-                replcore_entry_read(pointer, len, most, &mut kind, &mut written)
-            }
-            3 => {
-                let kind = choices.small();
-                let out = (out.as_mut_ptr(), out.len());
-                replcore_entry_encode(kind, pointer, len, out.0, out.1, &mut written)
-            }
-            4 => {
-                let (mut record, mut part) = (replcore_record::default(), replcore_part::default());
-                let index = choices.small();
-                let _ = replcore_record_to(pointer, len, index, &mut part);
-                let _ = replcore_record_header(pointer, len, index, &mut part);
-                let status = replcore_record_check(pointer, len, &mut record);
-                if status == replcore_status::Ok {
-                    assert!((record.body_at + record.body_len) as usize <= len);
-                }
-                status
-            }
-            5 => {
-                let id =
-                    replcore_record_id { message_class: choices.small(), ..Default::default() };
-                replcore_record_stamp(data.as_mut_ptr(), len, &id)
-            }
-            6 => {
-                let mut decoder = replcore_cobs_decoder::default();
-                let (mut taken, mut frame_len) = (0, 0);
-                let (line, cap) = (out.as_mut_ptr(), out.len());
-                let to = (&mut taken, &mut frame_len);
-                let status = replcore_cobs_take(&mut decoder, pointer, len, line, cap, to.0, to.1);
-                assert!(taken <= len && (frame_len == usize::MAX || frame_len <= cap));
-                status
-            }
-            7 => {
-                let out = (out.as_mut_ptr(), out.len());
-                replcore_cobs_encode(pointer, len, out.0, out.1, &mut written)
-            }
-            _ => encode(choices, &data, &mut out),
-        }
-    }
-}
-
-unsafe fn encode(choices: &mut Choices<'_>, data: &[u8], out: &mut [u8]) -> replcore_status {
-    // SAFETY: zeros are a value of a structure of integers and pointers.
-    let mut message: replcore_message = unsafe { std::mem::zeroed() };
-    let texts = [choices.text(), choices.text()];
-    let to = [texts[0].as_ptr(); 2];
-    let header =
-        replcore_header { name: texts[1].as_ptr(), value: data.as_ptr(), value_len: data.len() };
-    (message.message_type, message.to, message.to_count) =
-        (texts[1].as_ptr(), to.as_ptr(), choices.small() % 3);
-    (message.headers, message.header_count) = (&header, choices.small() % 2);
-    (message.body, message.body_len) = (data.as_ptr(), data.len());
-    message.struct_size = size_of::<replcore_message>() as u32;
-    let id = replcore_record_id { message_class: choices.small(), ..Default::default() };
-    let (mut written, mut found) = (0, replcore_record::default());
-    // SAFETY: as in `run`.
-    unsafe {
-        let status =
-            replcore_record_encode(&message, &id, 1, out.as_mut_ptr(), out.len(), &mut written);
-        if status == replcore_status::Ok {
-            let read = replcore_record_check(out.as_ptr(), written, &mut found);
-            assert_eq!((read, found.body_len as usize), (replcore_status::Ok, data.len()));
-        }
-        status
     }
 }
 
