@@ -13,7 +13,7 @@ use tokio::task::LocalSet;
 
 use super::build;
 use super::host::{Host, NodeStore, Requests};
-use super::{Control, Ending, Started, StopReport, drain, serve_until};
+use super::{Control, Ending, Started, StopReport, drain, not_closed, serve_until};
 use crate::api::{ApiError, ErrorKind, Reply, Request, StandbyStatus, Status};
 use crate::cluster::{Cluster, ClusterOptions, Metadata, PeerOptions};
 use crate::driver::{Listener, entropy};
@@ -200,8 +200,7 @@ impl Group {
     }
 
     fn close(&self) -> StopReport {
-        let closed = self.standby.close();
-        let error = closed.err().map(|reason| format!("the store could not be closed ({reason})"));
+        let error = self.standby.close().err().map(not_closed);
         StopReport { error, ..StopReport::default() }
     }
 
@@ -322,10 +321,7 @@ impl Group {
         match ending {
             Ending::Aborted => return Err(report),
             // What is not replicated stays as it is: a later leader may not have it.
-            Ending::Failed(error) => {
-                report.error = Some(error);
-                return Err(report);
-            }
+            Ending::Failed(error) => return Err(failed(error)),
             Ending::Deposed(why) => return Ok(why),
             Ending::Stopped => report.left = drain(&host).await,
         }
@@ -333,7 +329,7 @@ impl Group {
         host.reactor.wake_turn();
         let _ = tokio::time::timeout(LAST_COMMIT, host.reactor.committed()).await;
         if let Err(reason) = host.reactor.engine.borrow_mut().store_mut().close() {
-            report.error = Some(format!("the store could not be closed ({reason})"));
+            report.error = Some(not_closed(reason));
         }
         Err(report)
     }

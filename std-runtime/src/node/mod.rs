@@ -13,6 +13,7 @@ use std::sync::mpsc as std_mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant as StdInstant};
 
+use replcore::contract::Failure;
 use tokio::sync::{Mutex, mpsc};
 
 use self::host::Host;
@@ -184,9 +185,13 @@ async fn run(
     if report.error.is_none()
         && let Err(reason) = host.reactor.engine.borrow_mut().store_mut().close()
     {
-        report.error = Some(format!("the store could not be closed ({reason})"));
+        report.error = Some(not_closed(reason));
     }
     report
+}
+
+fn not_closed(reason: Failure) -> String {
+    format!("the store could not be closed ({reason})")
 }
 
 /// Listens everywhere that the options say.

@@ -369,7 +369,7 @@ pub trait Store {
 
     /// The last epoch in which something was taken of the owner, queue and class of `source`, and
     /// how far the stream was taken and made durable in that epoch, counting the part of a record
-    /// kept in memory.
+    /// kept in memory. A store may hold on to what it has answered.
     fn inbound(&mut self, source: &StreamKey) -> (Epoch, Cursor);
 
     /// Bytes of records that have just come again although they were reported before. A store that
