@@ -117,6 +117,85 @@ fn records_behind_damage_are_read_and_keep_their_places() {
     }
 }
 
+/// What is stored behind damage is read from the disk too, when no record was behind it as long as
+/// nothing had been posted since.
+#[test]
+fn records_stored_after_a_start_with_damage_at_the_end_are_read() {
+    let disk = MemoryDisk::default();
+    let (mut store, starts) = numbered_batches(&disk, 2);
+    // A batch without records: else the damage would be the torn end of the log.
+    store.release(key("q", 2), Position(1));
+    store.commit().unwrap();
+    drop(store);
+    disk.kill();
+    let log = log_names(&disk).remove(0);
+    disk.damage(&log, |bytes| {
+        // The last byte of the batch is one of a note.
+        let at = starts[1];
+        let length = u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap()) as usize;
+        bytes[at + 32 + length - 1] ^= 1;
+    });
+    let mut store = open(&disk, Config { recent_bytes_max: 0, ..small() });
+    assert_eq!(store.reports().len(), 1, "{:?}", store.reports());
+    let (got, _) = drain(&mut store, key("q", 2), 0, 4096);
+    let before = got.len();
+    for number in 6..12_u32 {
+        post(&mut store, &body(&number.to_le_bytes()), &["q"]).unwrap();
+        store.commit().unwrap();
+    }
+    let (got, _) = drain(&mut store, key("q", 2), 0, 4096);
+    assert_eq!(numbers(&got)[before..], [6, 7, 8, 9, 10, 11]);
+}
+
+/// The place in a log file of the note that made the queue `q`.
+fn note_of_queue_q(bytes: &[u8]) -> usize {
+    let length = |at: usize| u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap()) as usize;
+    let mut at = 256 + 32;
+    // A note of the kind that makes a queue, with a name of one letter.
+    while bytes[at + 8] != 2 || bytes[at + 12..at + 15] != *b"\x03\x01q" {
+        at += length(at);
+    }
+    at
+}
+
+/// A queue whose making is lost keeps what the log has for it: through checkpoints, under a name
+/// that an operator sees, until somebody wants the queue by its own.
+#[test]
+fn a_queue_of_which_the_making_is_damaged_keeps_its_entries_until_it_is_named_again() {
+    let disk = MemoryDisk::default();
+    let (store, _) = numbered_batches(&disk, 4);
+    drop(store);
+    disk.kill();
+    let log = log_names(&disk).remove(0);
+    disk.damage(&log, |bytes| {
+        let at = note_of_queue_q(bytes);
+        bytes[at + 13] ^= 1;
+    });
+    let unnamed = name(&format!("unnamed-{:016x}", id_of("q").0));
+    for _ in 0..2 {
+        let mut store = open(&disk, small());
+        assert!(store.queue(NOW_MS, &name("q")).is_none());
+        let info = store.queue(NOW_MS, &unnamed).expect("it is kept");
+        assert_eq!((info.id, info.messages[2]), (id_of("q"), 12));
+        store.close().unwrap();
+        disk.kill();
+    }
+    let mut store = open(&disk, small());
+    post(&mut store, &body(&12_u32.to_le_bytes()), &["q"]).unwrap();
+    store.commit().unwrap();
+    // As the checkpoint and as the log behind it tell it.
+    for _ in 0..2 {
+        assert!(store.queue(NOW_MS, &unnamed).is_none());
+        assert_eq!(store.queue(NOW_MS, &name("q")).unwrap().messages[2], 13);
+        let (got, gaps) = drain(&mut store, key("q", 2), 0, 4096);
+        assert_eq!(in_their_places(&got), (0..13).collect::<Vec<_>>());
+        assert!(gaps.is_empty());
+        drop(store);
+        disk.kill();
+        store = open(&disk, small());
+    }
+}
+
 /// Issue 2: a corrupt segment is quarantined and reported with what it held, also when it is met by
 /// a node that runs, which goes on; and the next start does not need what its notes said.
 #[test]

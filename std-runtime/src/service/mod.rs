@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant as StdInstant};
 
 use replcore::contract::{Failure, Machine};
-use replcore::stream::{Name, RecordId};
+use replcore::stream::{Name, QueueId, RecordId};
 use serde::{Deserialize, Serialize};
 
 use self::consumers::Fetching;
@@ -235,12 +235,12 @@ impl<M: Machine + 'static, S: Store + 'static> Service<M, S> {
         let mut infos = engine.store().queues(engine.wall_ms(), after, limit + 1);
         let more = infos.len() > limit;
         infos.truncate(limit);
-        let status = |info: &QueueInfo| queue_status(info, engine.is_read(info.name.queue_id()));
+        let status = |info: &QueueInfo| queue_status(info, engine.is_read(info.id));
         Reply::Queues { queues: infos.iter().map(status).collect(), more }
     }
 
     fn peek(&self, queue: &str, skip: u64, limit: Option<u32>) -> Answered {
-        let name = self.known_queue(queue)?;
+        let queue = self.known_queue(queue)?;
         let limit = limit.unwrap_or(10).clamp(1, MESSAGES_MAX) as usize;
         let mut engine = self.reactor.engine.borrow_mut();
         let wall_ms = engine.wall_ms();
@@ -248,7 +248,7 @@ impl<M: Machine + 'static, S: Store + 'static> Service<M, S> {
         let mut room = REPLY_BYTES_MAX;
         engine
             .store_mut()
-            .peek(name.queue_id(), skip, limit, &mut |place, record| {
+            .peek(queue, skip, limit, &mut |place, record| {
                 if room > 0 {
                     room = room.saturating_sub(record.as_bytes().len());
                     messages.push(to_message(record, place.ordinal, 0, wall_ms));
@@ -260,7 +260,7 @@ impl<M: Machine + 'static, S: Store + 'static> Service<M, S> {
     }
 
     async fn purge(&self, queue: &str, ids: Option<&[String]>) -> Answered {
-        let name = self.known_queue(queue)?;
+        let queue = self.known_queue(queue)?;
         let mut not_found = Vec::new();
         let mut texts = BTreeMap::new();
         for text in ids.unwrap_or_default() {
@@ -274,7 +274,7 @@ impl<M: Machine + 'static, S: Store + 'static> Service<M, S> {
             .reactor
             .with(|engine| {
                 engine.commit_soon();
-                engine.store_mut().purge(name.queue_id(), ids.map(|_| wanted.as_slice()))
+                engine.store_mut().purge(queue, ids.map(|_| wanted.as_slice()))
             })
             .map_err(|reason| stopped(Stopped::Store(reason)))?;
         self.committed().await?;
@@ -282,11 +282,11 @@ impl<M: Machine + 'static, S: Store + 'static> Service<M, S> {
         Ok(Reply::Purged { messages: purged.messages, not_found })
     }
 
-    fn known_queue(&self, queue: &str) -> Result<Name, ApiError> {
+    fn known_queue(&self, queue: &str) -> Result<QueueId, ApiError> {
         let name = parse_name("queue", queue)?;
         let engine = self.reactor.engine.borrow();
         match engine.store().queue(engine.wall_ms(), &name) {
-            Some(_) => Ok(name),
+            Some(info) => Ok(info.id),
             None => Err(ApiError::new(
                 ErrorKind::NotFound,
                 format!("there is no queue {queue}; `queue list` shows those there are"),

@@ -9,9 +9,11 @@
 
 use std::io;
 
+use replcore::stream::{Name, QueueId};
 use serde::{Deserialize, Serialize};
 
 use super::disk::Disk;
+use super::queues::Queue;
 use super::{Consumer, QueueKind};
 use crate::store::runs::RunList;
 
@@ -32,10 +34,29 @@ pub(super) struct LaneImage {
 /// One queue.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct QueueImage {
+    /// `?` and the id in hexadecimal for a queue without a name: no name begins so.
     pub name: String,
     pub kind: QueueKind,
     pub lanes: [LaneImage; 4],
     pub totals: super::queues::Totals,
+}
+
+impl QueueImage {
+    /// The field `name` of a queue.
+    pub(super) fn name_of(queue: &Queue) -> String {
+        if queue.is_unnamed() {
+            return format!("?{:016x}", queue.id.0);
+        }
+        queue.name.as_str().to_owned()
+    }
+
+    /// The id of the queue.
+    pub(super) fn id(&self) -> Option<QueueId> {
+        match self.name.strip_prefix('?') {
+            Some(id) => u64::from_str_radix(id, 16).ok().map(QueueId),
+            None => Name::new(&self.name).ok().map(|name| name.queue_id()),
+        }
+    }
 }
 
 /// One incoming stream.

@@ -131,10 +131,10 @@ impl<D: Disk> SegmentStore<D> {
         state.segments.clear();
         let mut lanes = Vec::new();
         for queue in &mut state.queues {
-            let Ok(name) = Name::new(&queue.name) else { continue };
+            let Some(id) = queue.id() else { continue };
             for (class, lane) in queue.lanes.iter_mut().enumerate() {
                 lane.runs = RunList::default();
-                lanes.push((name.queue_id().0, class as u8, lane.next));
+                lanes.push((id.0, class as u8, lane.next));
             }
         }
         let ship = ShipCursor::new(state.segment, state.offset, self.head().number);

@@ -347,21 +347,34 @@ impl<D: Disk> SegmentStore<D> {
         kind: QueueKind,
     ) -> Result<u32, PostError> {
         if let Some(slot) = self.queues.slot(name.queue_id()) {
-            return match self.queues.get(slot) {
-                Some(queue) if queue.name == *name => Ok(slot),
-                _ => Err(PostError::NameTaken(*name)),
-            };
+            match self.queues.get(slot) {
+                Some(queue) if queue.name == *name => return Ok(slot),
+                Some(queue) if queue.is_unnamed() => {}
+                _ => return Err(PostError::NameTaken(*name)),
+            }
+            self.note_queue(name, kind)?;
+            self.queues.claim(slot, *name, kind);
+            return Ok(slot);
         }
         if self.queues.len() >= self.config.queues_max as usize {
             self.counters.queues_refused += 1;
             return Err(PostError::QueuesFull(self.config.queues_max));
         }
+        self.note_queue(name, kind)?;
+        Ok(self.queues.add(*name, kind))
+    }
+
+    fn note_queue(
+        &mut self,
+        name: &replcore::stream::Name,
+        kind: QueueKind,
+    ) -> Result<(), PostError> {
         self.reserve(0, 0, 2).map_err(|failure| match failure {
             Failure::Full => PostError::DiskFull,
             _ => PostError::Io,
         })?;
         self.note(Note::Queue { name: name.as_str().to_owned(), kind }, NOTE_BYTES_MAX);
-        Ok(self.queues.add(*name, kind))
+        Ok(())
     }
 
     /// Removes a queue with its entries.
@@ -382,7 +395,7 @@ impl<D: Disk> SegmentStore<D> {
     pub(super) fn append(&mut self, slot: u32, class: u8, ordinal: u64, count: u64, bytes: u64) {
         let at_ms = self.wall_ms;
         let Some(queue) = self.queues.get_mut(slot) else { return };
-        let id = queue.name.queue_id();
+        let id = queue.id;
         let lane = &mut queue.lanes[usize::from(class)];
         let position = lane.next;
         let run = super::runs::Run { position, ordinal, count, bytes, at_ms };
@@ -453,7 +466,7 @@ impl<D: Disk> SegmentStore<D> {
     ) -> u64 {
         let dropped = self.apply_drop(slot, class, first, next, reason);
         let Some(queue) = self.queues.get_mut(slot) else { return 0 };
-        let id = queue.name.queue_id().0;
+        let id = queue.id.0;
         let lane = &mut queue.lanes[usize::from(class)];
         lane.route = NoteAt::default();
         lane.release = NoteAt::default();

@@ -130,8 +130,7 @@ impl<D: Disk> Store for SegmentStore<D> {
     }
 
     fn queue(&self, wall_ms: u64, name: &Name) -> Option<QueueInfo> {
-        let queue = self.queues.get(self.queues.slot(name.queue_id())?)?;
-        (queue.name == *name).then(|| self.info(wall_ms, queue))
+        self.queues.called(name).map(|queue| self.info(wall_ms, queue))
     }
 
     fn queues(&self, wall_ms: u64, after: Option<&str>, limit: usize) -> Vec<QueueInfo> {

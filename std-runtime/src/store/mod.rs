@@ -215,7 +215,9 @@ pub struct Holding {
 /// How one queue is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueInfo {
-    /// Its name.
+    /// Its id.
+    pub id: QueueId,
+    /// Its name; `unnamed-` and its id while damage has taken the name.
     pub name: Name,
     /// What it is for.
     pub kind: QueueKind,

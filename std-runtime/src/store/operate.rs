@@ -28,6 +28,7 @@ fn dead_letters_of(consumer: &Name) -> Result<Name, PostError> {
 impl<D: Disk> SegmentStore<D> {
     pub(super) fn info(&self, wall_ms: u64, queue: &Queue) -> QueueInfo {
         QueueInfo {
+            id: queue.id,
             name: queue.name,
             kind: queue.kind,
             messages: std::array::from_fn(|class| queue.lanes[class].runs.count),
@@ -290,6 +291,9 @@ impl<D: Disk> SegmentStore<D> {
     pub(super) fn add_consumer(&mut self, consumer: Consumer) {
         let Ok(name) = Name::new(&consumer.name) else { return };
         let Some(slot) = self.queues.slot(name.queue_id()) else { return };
+        if self.queues.get(slot).is_some_and(Queue::is_unnamed) {
+            self.queues.claim(slot, name, QueueKind::Consumer);
+        }
         if self.consumers.iter().all(|known| known.0.name != consumer.name) {
             self.consumers.push((consumer, slot));
             self.consumers.sort_by(|a, b| a.0.name.cmp(&b.0.name));
@@ -311,7 +315,9 @@ impl<D: Disk> SegmentStore<D> {
             return Err(PostError::QueuesFull(self.config.consumers_max));
         }
         // What damage may leave of it: its queue, and not what it wants.
-        let is_left = |queue: &Queue| queue.name == name && queue.kind == QueueKind::Consumer;
+        let is_left = |queue: &Queue| {
+            queue.is_unnamed() || (queue.name == name && queue.kind == QueueKind::Consumer)
+        };
         let left = self.queues.slot(id).and_then(|slot| self.queues.get(slot)).map(is_left);
         match left {
             Some(false) => return Err(PostError::NameTaken(name)),

@@ -103,6 +103,8 @@ impl Lane {
 /// One queue.
 #[derive(Debug)]
 pub(super) struct Queue {
+    pub id: QueueId,
+    /// Made of the id while damage has taken the name: see [`Queues::add_unnamed`].
     pub name: Name,
     pub kind: QueueKind,
     pub limits: QueueLimits,
@@ -113,6 +115,11 @@ pub(super) struct Queue {
 }
 
 impl Queue {
+    /// Whether nobody has said yet what the queue is called.
+    pub(super) fn is_unnamed(&self) -> bool {
+        self.name.queue_id() != self.id
+    }
+
     pub(super) fn messages(&self) -> u64 {
         self.lanes.iter().map(|lane| lane.runs.count).sum()
     }
@@ -182,6 +189,16 @@ impl Queues {
         self.ids.get(&id).copied()
     }
 
+    /// The queue that is called `name`, be it only for want of its own.
+    pub(super) fn called(&self, name: &Name) -> Option<&Queue> {
+        let id = match name.as_str().strip_prefix("unnamed-").map(|id| u64::from_str_radix(id, 16))
+        {
+            Some(Ok(id)) if !self.ids.contains_key(&name.queue_id()) => QueueId(id),
+            _ => name.queue_id(),
+        };
+        self.get(self.slot(id)?).filter(|queue| queue.name == *name)
+    }
+
     pub(super) fn get(&self, slot: u32) -> Option<&Queue> {
         self.slots.get(slot as usize)?.as_ref()
     }
@@ -196,7 +213,27 @@ impl Queues {
 
     /// Adds a queue; the caller has seen that there is none of this id.
     pub(super) fn add(&mut self, name: Name, kind: QueueKind) -> u32 {
+        self.add_as(name.queue_id(), name, kind)
+    }
+
+    /// Adds a queue of which only the id is known, since the note that made it was damaged. What
+    /// it holds is kept until the queue is wanted again, or removed by this name.
+    pub(super) fn add_unnamed(&mut self, id: QueueId) -> Option<u32> {
+        let name = Name::new(&format!("unnamed-{:016x}", id.0)).ok()?;
+        Some(self.add_as(id, name, QueueKind::Leaf))
+    }
+
+    /// Gives a queue that is unnamed its name, which has its id.
+    pub(super) fn claim(&mut self, slot: u32, name: Name, kind: QueueKind) {
+        let limits = self.limits_of(&name, kind);
+        if let Some(queue) = self.get_mut(slot).filter(|queue| queue.id == name.queue_id()) {
+            (queue.name, queue.kind, queue.limits) = (name, kind, limits);
+        }
+    }
+
+    fn add_as(&mut self, id: QueueId, name: Name, kind: QueueKind) -> u32 {
         let queue = Queue {
+            id,
             name,
             kind,
             limits: self.limits_of(&name, kind),
@@ -212,7 +249,7 @@ impl Queues {
             }
         };
         self.slots[slot as usize] = Some(queue);
-        self.ids.insert(name.queue_id(), slot);
+        self.ids.insert(id, slot);
         slot
     }
 
@@ -260,7 +297,7 @@ impl Queues {
     pub(super) fn image(&self) -> Vec<QueueImage> {
         self.iter()
             .map(|(_, queue)| QueueImage {
-                name: queue.name.as_str().to_owned(),
+                name: QueueImage::name_of(queue),
                 kind: queue.kind,
                 lanes: std::array::from_fn(|class| LaneImage {
                     runs: queue.lanes[class].runs.clone(),
@@ -276,8 +313,12 @@ impl Queues {
 
     pub(super) fn restore(&mut self, images: Vec<QueueImage>) {
         for image in images {
-            let Ok(name) = Name::new(&image.name) else { continue };
-            let slot = self.add(name, image.kind);
+            let slot = match (Name::new(&image.name), image.id()) {
+                (Ok(name), _) => Some(self.add(name, image.kind)),
+                (Err(_), Some(id)) => self.add_unnamed(id),
+                (Err(_), None) => None,
+            };
+            let Some(slot) = slot else { continue };
             let Some(queue) = self.get_mut(slot) else { continue };
             queue.totals = image.totals;
             for (lane, image) in queue.lanes.iter_mut().zip(image.lanes) {

@@ -325,7 +325,7 @@ impl<D: Disk> SegmentStore<D> {
         let (first, next) = (old[0], old[old.len() - 1] + 1);
         let mut moved = Vec::new();
         let Some(queue) = self.queues.get_mut(slot) else { return };
-        let id = queue.name.queue_id().0;
+        let id = queue.id.0;
         let lane = &mut queue.lanes[usize::from(class)];
         lane.route = NoteAt::default();
         lane.release = NoteAt::default();

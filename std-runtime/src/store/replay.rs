@@ -12,7 +12,7 @@ use super::embedded::{SegmentStore, Stream};
 use super::keyed::KnownPost;
 use super::lives::later;
 use super::note::{KIND_NOTE, Note};
-use super::queues::NoteAt;
+use super::queues::{NoteAt, Queue};
 use super::runs::Run;
 
 impl<D: Disk> SegmentStore<D> {
@@ -110,7 +110,7 @@ impl<D: Disk> SegmentStore<D> {
             Note::Route { queue, class, position, ordinal, count, bytes, at_ms } => {
                 let run = Run { position, ordinal, count, bytes, at_ms };
                 self.wall_ms = self.wall_ms.max(at_ms);
-                if let Some(slot) = lane_of(self, queue, class) {
+                if let Some(slot) = lane_of(self, queue, class).or_else(|| self.unnamed(queue)) {
                     self.replay_route(slot, class, &run);
                 }
             }
@@ -119,10 +119,17 @@ impl<D: Disk> SegmentStore<D> {
                 self.set_stream(name, Epoch(epoch), position);
             }
             Note::Queue { name, kind } => {
-                if let Ok(name) = Name::new(&name)
-                    && self.queues.slot(name.queue_id()).is_none()
-                {
-                    self.queues.add(name, kind);
+                if let Ok(name) = Name::new(&name) {
+                    match self.queues.slot(name.queue_id()) {
+                        Some(slot) => {
+                            if self.queues.get(slot).is_some_and(Queue::is_unnamed) {
+                                self.queues.claim(slot, name, kind);
+                            }
+                        }
+                        None => {
+                            self.queues.add(name, kind);
+                        }
+                    }
                 }
             }
             Note::ForgetQueue { queue } => {
@@ -164,6 +171,15 @@ impl<D: Disk> SegmentStore<D> {
                 }
             }
         }
+    }
+
+    /// A queue that the log names and does not know: the note that made it was damaged.
+    fn unnamed(&mut self, queue: u64) -> Option<u32> {
+        let room = self.queues.len() < self.config.queues_max as usize;
+        if !room || self.queues.slot(QueueId(queue)).is_some() {
+            return None;
+        }
+        self.queues.add_unnamed(QueueId(queue))
     }
 
     fn replay_route(&mut self, slot: u32, class: u8, run: &Run) {

@@ -78,16 +78,14 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// Notes a record, when it is far enough behind the last one noted.
+    /// Notes a record that comes behind all that were noted, when it is far enough behind the last
+    /// one, or the first behind damage: no walk from a record before gets there.
     pub(super) fn add(&mut self, mark: Mark) {
-        if self.marks.last().is_none_or(|last| mark.offset - last.offset >= INDEX_STEP_BYTES) {
-            self.marks.push(mark);
-        }
-    }
-
-    /// Notes the first sound record behind damage: no walk from a record before gets there.
-    pub(super) fn add_behind_damage(&mut self, mark: Mark) {
-        if self.damage.len() < DAMAGE_MAX {
+        let needed = self.marks.last().is_none_or(|last| {
+            mark.offset - last.offset >= INDEX_STEP_BYTES
+                || self.damage.last().is_some_and(|damage| *damage > last.offset)
+        });
+        if needed {
             self.marks.push(mark);
         }
     }

@@ -133,11 +133,8 @@ impl Survey {
     }
 
     fn record(&mut self, mark: Mark) {
-        if std::mem::take(&mut self.broken) {
-            self.index.add_behind_damage(mark);
-        } else {
-            self.index.add(mark);
-        }
+        self.broken = false;
+        self.index.add(mark);
     }
 
     fn sound_batch(&mut self, at: u64, header: &Header, entries: &[u8]) {
