@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use replcore::contract::{Failure, LinkId};
+use replcore::contract::{DialIndex, Failure, LinkId};
 use replcore::link::LinkSettings;
 use replcore::node::{DialSlot, DialTarget, Node, NodeConfig};
 use replcore::rng::Rng;
@@ -157,6 +157,15 @@ impl SystemProcess {
             leases.leaves().filter(|slot| slot.registration().is_some()).count()
         };
         self.engine().map_or(0, registered)
+    }
+
+    /// Whether this leaf has a lease of each of its `hubs`.
+    pub fn is_registered_at(&self, hubs: usize) -> bool {
+        let held = |engine: &SimEngine, hub: usize| {
+            let dial = engine.machine().dial(DialIndex(hub as u16));
+            dial.is_some_and(DialSlot::is_registered)
+        };
+        self.engine().is_some_and(|engine| (0..hubs).all(|hub| held(engine, hub)))
     }
 }
 

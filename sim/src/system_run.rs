@@ -215,7 +215,8 @@ impl SystemRun {
         self.run_until(self.cluster.now_us() + ms * 1_000)
     }
 
-    /// Waits until every leaf is registered at every hub: before, a hub dispatches nothing to it.
+    /// Waits until every leaf is registered at every hub and has been told so: before, a hub
+    /// dispatches nothing to it, or would not any more if it was cut off power.
     ///
     /// # Errors
     /// They do not in 60 seconds, or something is broken.
@@ -224,7 +225,10 @@ impl SystemRun {
         for _ in 0..600 {
             self.run_ms(100)?;
             let there = |hub| self.cluster.process(hub).is_some_and(|hub| hub.leaves() == leaves);
-            if (0..self.hubs).all(there) {
+            let told = |leaf| {
+                self.cluster.process(leaf).is_some_and(|leaf| leaf.is_registered_at(self.hubs))
+            };
+            if (0..self.hubs).all(there) && (self.hubs..self.cluster.nodes()).all(told) {
                 return Ok(());
             }
         }

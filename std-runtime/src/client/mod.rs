@@ -341,7 +341,7 @@ impl Client {
     pub fn acknowledge(&self, delivery: &Delivery) {
         let mut engine = self.reactor.engine.borrow_mut();
         let through = Position(delivery.position.0 + 1);
-        if let Some(source) = engine.store().present(&delivery.source) {
+        if let Some(source) = engine.store().present(&delivery.source, delivery.position) {
             let bytes = engine.store_mut().settle(&source, through);
             if bytes > 0 {
                 engine.acknowledge(&source, bytes);
@@ -357,9 +357,9 @@ impl Client {
     /// [`ClientError::Unreachable`]: without a link nothing can be refused; it comes again.
     pub async fn reject(&self, delivery: &Delivery) -> Result<(), ClientError> {
         self.until(false, |engine| {
-            let source = engine.store().present(&delivery.source)?;
-            let (_, stream) = engine.incoming(&source)?;
             let position = delivery.position;
+            let source = engine.store().present(&delivery.source, position)?;
+            let (_, stream) = engine.incoming(&source)?;
             engine.command(|leaf, now| leaf.reject(now, stream, position)).ok()
         })
         .await?;

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use replcore::contract::{Failure, Key, LinkId, SkipReason, StreamIndex};
 use replcore::log::record::{Entries, Record};
 use replcore::stream::{
-    CLASSES, Cursor, Epoch, Name, Position, QueueId, QueueKey, RecordId, StreamKey,
+    CLASSES, Cursor, Epoch, Life, Name, Position, QueueId, QueueKey, RecordId, StreamKey,
 };
 use replcore::wire::Records;
 
@@ -21,6 +21,17 @@ pub(super) struct Arrived {
     pub(super) source: StreamKey,
     pub(super) position: Position,
     pub(super) bytes: Vec<u8>,
+}
+
+/// What was received in one piece: a record, or positions at which nothing comes.
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    /// The position behind it.
+    end: Position,
+    /// Bytes of the record; 0 for a skip.
+    bytes: u32,
+    /// The checksum of the record, which is over its identity and body.
+    checksum: [u8; 4],
 }
 
 /// One incoming stream.
@@ -40,10 +51,12 @@ struct Incoming {
     again_bytes: u32,
     /// A record of which not all bytes are there.
     part: Vec<u8>,
-    /// What was received from `settled` on: where each piece ends, and its bytes; 0 for a skip.
-    pieces: VecDeque<(Position, u32)>,
-    /// Earlier lives of the other log in which these positions meant the same, oldest first.
-    lives: Vec<Epoch>,
+    /// What was received from the place on that the other end was told of, or is beyond.
+    pieces: VecDeque<Piece>,
+    /// How many of them, the first, are settled, and have not come again yet.
+    settled_pieces: usize,
+    /// Earlier lives of the other log, oldest first, and up to where their positions mean the same.
+    lives: Vec<Life>,
 }
 
 /// Earlier lives that are remembered of a stream, for messages that the program still holds.
@@ -92,14 +105,14 @@ impl ClientStore {
         (records, self.outboxes.iter().map(Outbox::bytes).sum())
     }
 
-    /// The stream, in the present life of the other log, that a message came on in the life of
-    /// `source`. `None` when the other log was set back since: the message comes again.
-    pub(super) fn present(&self, source: &StreamKey) -> Option<StreamKey> {
-        let goes_on = |known: &&Incoming| {
-            known.is(source)
-                && (known.source.epoch == source.epoch || known.lives.contains(&source.epoch))
-        };
-        self.incoming.iter().find(goes_on).map(|known| known.source)
+    /// The stream, in the present life of the other log, that the message at `position` came on in
+    /// the life of `source`. `None` when the other log was set back since and has, or will have,
+    /// another there: what it holds comes again.
+    pub(super) fn present(&self, source: &StreamKey, position: Position) -> Option<StreamKey> {
+        let known = self.incoming.iter().find(|known| known.is(source))?;
+        let same = known.source.epoch == source.epoch
+            || known.lives.iter().any(|life| life.epoch == source.epoch && position < life.end);
+        same.then_some(known.source)
     }
 
     /// Everything of the stream (of [`ClientStore::present`]) before `through` is settled. Returns
@@ -109,13 +122,14 @@ impl ClientStore {
             return 0;
         };
         let mut bytes = 0u32;
-        while let Some((end, length)) = incoming.pieces.front().copied()
-            && (end <= through || length == 0)
+        while let Some(piece) = incoming.pieces.get(incoming.settled_pieces)
+            && (piece.end <= through || piece.bytes == 0)
         {
-            incoming.pieces.pop_front();
-            incoming.settled = end;
-            bytes = bytes.saturating_add(length);
+            incoming.settled = piece.end;
+            incoming.settled_pieces += 1;
+            bytes = bytes.saturating_add(piece.bytes);
         }
+        incoming.drop_settled();
         bytes
     }
 
@@ -139,6 +153,7 @@ impl Incoming {
             again_bytes: 0,
             part: Vec::new(),
             pieces: VecDeque::new(),
+            settled_pieces: 0,
             lives: Vec::new(),
         }
     }
@@ -159,17 +174,28 @@ impl Incoming {
         self.told = false;
         self.again_bytes = 0;
         self.part = Vec::new();
+        self.drop_settled();
+    }
+
+    /// Forgets settled pieces that do not come again.
+    fn drop_settled(&mut self) {
+        while self.settled_pieces > 0
+            && self.pieces.front().is_some_and(|piece| piece.end <= self.cursor.position)
+        {
+            self.pieces.pop_front();
+            self.settled_pieces -= 1;
+        }
     }
 
     /// Goes on at `position` in another life of the other log. Whether what was received counts: it
-    /// does when the other log has all that it was told of.
+    /// does when the other log has all that it was told of, as far as the same comes again.
     fn place(&mut self, source: &StreamKey, position: Position) -> bool {
         let goes_on = position == self.place_told();
         if goes_on {
             if self.lives.len() >= LIVES_MAX {
                 self.lives.remove(0);
             }
-            self.lives.push(self.source.epoch);
+            self.lives.push(Life { epoch: self.source.epoch, end: Position(u64::MAX) });
             self.source = *source;
         } else {
             *self = Self { settled: position, received: position, ..Self::new(*source) };
@@ -183,16 +209,44 @@ impl Incoming {
     /// Takes a whole record; what was handed out before a broken link comes again and is dropped.
     fn push(&mut self, bytes: Vec<u8>, inbox: &mut VecDeque<Arrived>) {
         let position = self.cursor.position;
-        self.cursor = Cursor::at(Position(position.0 + 1));
+        let end = Position(position.0 + 1);
+        let length = bytes.len() as u32;
+        let mut checksum = [0; 4];
+        checksum.copy_from_slice(&bytes[..4]);
+        self.cursor = Cursor::at(end);
         if position < self.received {
-            if position < self.settled {
-                self.again_bytes = self.again_bytes.saturating_add(bytes.len() as u32);
+            let known = self.pieces.binary_search_by_key(&end, |piece| piece.end);
+            let known = known.is_ok_and(|at| {
+                let piece = &self.pieces[at];
+                piece.bytes == length && piece.checksum == checksum
+            });
+            if known {
+                if position < self.settled {
+                    self.again_bytes = self.again_bytes.saturating_add(length);
+                }
+                self.drop_settled();
+                return;
             }
-            return;
+            self.part_ways(position, inbox);
         }
-        self.received = self.cursor.position;
-        self.pieces.push_back((self.received, bytes.len() as u32));
+        self.received = end;
+        self.pieces.push_back(Piece { end, bytes: length, checksum });
         inbox.push_back(Arrived { source: self.source, position, bytes });
+    }
+
+    /// From `position` on the other log, set back and written anew, holds other messages than those
+    /// that came from it before: what was received from there on does not count.
+    fn part_ways(&mut self, position: Position, inbox: &mut VecDeque<Arrived>) {
+        self.pieces.truncate(self.pieces.partition_point(|piece| piece.end <= position));
+        self.settled_pieces = self.settled_pieces.min(self.pieces.len());
+        self.settled = self.settled.min(position);
+        self.received = position;
+        self.lives.iter_mut().for_each(|life| life.end = life.end.min(position));
+        let stream = self.source;
+        inbox.retain(|arrived| {
+            let same = (arrived.source.owner, arrived.source.queue) == (stream.owner, stream.queue);
+            !same || arrived.position < position
+        });
     }
 }
 
@@ -272,12 +326,13 @@ impl Store for ClientStore {
         if incoming.received < next {
             // Nothing will come there; but the order of settlement is kept.
             incoming.received = next;
-            if incoming.pieces.is_empty() {
+            if incoming.settled_pieces == incoming.pieces.len() {
                 incoming.settled = next;
             } else {
-                incoming.pieces.push_back((next, 0));
+                incoming.pieces.push_back(Piece { end: next, bytes: 0, checksum: [0; 4] });
             }
         }
+        incoming.drop_settled();
         Ok(())
     }
 
@@ -500,20 +555,30 @@ mod tests {
     }
 
     fn take(client: &mut ClientStore, epoch: u32, first: u64, count: u32) -> Result<(), Failure> {
+        take_bodies(client, epoch, first, &vec![b"body"; count as usize])
+    }
+
+    fn take_bodies(
+        client: &mut ClientStore,
+        epoch: u32,
+        first: u64,
+        bodies: &[&[u8; 4]],
+    ) -> Result<(), Failure> {
         struct Nowhere;
         impl Route for Nowhere {
             fn route(&mut self, _: &Record<'_>, _: Arrival, _: &mut Vec<Name>) {}
         }
         let mut bytes = Vec::new();
-        for _ in 0..count {
-            let message = Message { body: b"body", ..Message::default() };
+        for body in bodies {
+            let message = Message { body: *body, ..Message::default() };
             let start = bytes.len();
             bytes.resize(start + message.record_bytes().unwrap(), 0);
             let out = &mut bytes[start..];
             encode(&message, RecordId::default(), Stamp(1), out, crc32c).unwrap();
         }
         let first = Cursor::at(Position(first));
-        let records = Records { first, completed: count, tail_bytes: 0, raw_bytes: 0, round: 0 };
+        let completed = bodies.len() as u32;
+        let records = Records { first, completed, tail_bytes: 0, raw_bytes: 0, round: 0 };
         let source = stream(epoch);
         client.take(0, &source, &records, &bytes, Arrival::Upstream(source.owner), &mut Nowhere)
     }
@@ -539,6 +604,31 @@ mod tests {
         assert_eq!(came, [5], "3 and 4 were handed out before");
         assert_eq!(client.taken_again(&stream(2)), bytes, "their room is given back");
         assert_eq!(client.inbound(&stream(2)), (Epoch(2), Cursor::at(Position(4))));
+    }
+
+    /// HS-22: a node that was set back to a copy made after the last acknowledgement has other messages
+    /// behind that than the program holds. They come, also where the program settles the old ones
+    /// first, and the old ones settle nothing of them.
+    #[test]
+    fn other_messages_at_places_that_a_program_has_seen_before_the_node_was_set_back_come_to_it() {
+        for settled_before in [2, 5] {
+            let mut client = client();
+            take(&mut client, 1, 0, 5).unwrap();
+            client.settle(&stream(1), Position(2));
+            client.inbox.clear();
+            client.unwatch(LinkId(0));
+            assert_eq!(client.inbound(&stream(2)), (Epoch(1), Cursor::at(Position(2))));
+            client.place(&stream(2), Position(2)).unwrap();
+            client.settle(&stream(2), Position(settled_before));
+            take_bodies(&mut client, 2, 2, &[b"body", b"new1", b"new2"]).unwrap();
+            let came: Vec<_> = client.inbox.iter().map(|arrived| arrived.position.0).collect();
+            assert_eq!(came, [3, 4], "2 was handed out before");
+            assert_eq!(client.present(&stream(1), Position(2)), Some(stream(2)));
+            assert_eq!(client.present(&stream(1), Position(3)), None);
+            assert_eq!(client.present(&stream(2), Position(3)), Some(stream(2)));
+            client.settle(&stream(2), Position(5));
+            assert_eq!(client.inbound(&stream(2)), (Epoch(2), Cursor::at(Position(5))));
+        }
     }
 
     /// A node that was set back says so with an earlier place.
