@@ -114,7 +114,7 @@ pub enum Turn {
     /// Everything is done until the line has bytes, the store has more, or this time.
     Wait(Option<crate::time::Instant>),
     /// Open the line; then [`Session::connected`] or [`Session::disconnected`]. Never on lines that
-    /// are always there.
+    /// are always there, unless they are secured: then draw randomness, for `Session::secure`.
     Connect,
     /// Close the line; then [`Session::disconnected`].
     Disconnect,

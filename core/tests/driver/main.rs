@@ -4,6 +4,7 @@
 mod device;
 mod hub;
 mod records;
+mod secure;
 
 use core::cell::Cell;
 use core::future::{Future, poll_fn};

@@ -11,6 +11,9 @@ use crate::time::Instant;
 use crate::transport::cobs;
 use crate::wire::{CONTROL_FRAME_BYTES_MAX, RECORDS_OVERHEAD_BYTES, Records, records_header};
 
+#[cfg(feature = "noise")]
+mod secure;
+
 const LINK: LinkId = LinkId(0);
 
 /// What stands between frames and bytes.
@@ -24,7 +27,8 @@ pub enum Framing {
 }
 
 /// The caller's memory. A frame is at most what
-/// [`frame_bytes_max`](crate::link::LinkSettings::frame_bytes_max) of the leaf says.
+/// [`frame_bytes_max`](crate::link::LinkSettings::frame_bytes_max) of the leaf says. On a secured line
+/// `incoming` and `outgoing` take a packet's overhead more, and `packet` what follows of it.
 #[derive(Debug)]
 pub struct Buffers<'a> {
     /// For a frame that arrives; [`cobs::decode_buffer_bytes`] of the longest.
@@ -105,6 +109,11 @@ pub struct Session<'a> {
     broken: bool,
     /// Records let go by because they were longer than the memory for one.
     too_long: u32,
+    #[cfg(feature = "noise")]
+    secure: Option<secure::Secure<'a>>,
+    /// Bytes of a start packet that is to be written.
+    #[cfg(feature = "noise")]
+    start_bytes: usize,
 }
 
 impl<'a> Session<'a> {
@@ -153,6 +162,10 @@ impl<'a> Session<'a> {
             watches: [None; CLASSES],
             broken: false,
             too_long: 0,
+            #[cfg(feature = "noise")]
+            secure: None,
+            #[cfg(feature = "noise")]
+            start_bytes: 0,
         })
     }
 
@@ -181,7 +194,7 @@ impl<'a> Session<'a> {
         let dialed = Some(DialIndex(0));
         self.leaf.handle(now, Input::LinkUp { link: LINK, dialed, transport, identity: None });
         // Every frame is written before the next is asked for, so one is enough.
-        let bytes = self.outgoing.len() as u32;
+        let bytes = self.frame_room().len() as u32;
         self.leaf.handle(now, Input::Writable { link: LINK, bytes });
     }
 
@@ -191,6 +204,7 @@ impl<'a> Session<'a> {
         self.broken = false;
         (self.order, self.offer, self.watches) = (None, false, [None; CLASSES]);
         self.part.forget();
+        self.forget_keys();
         let input = match self.connected {
             true => Input::LinkDown { link: LINK },
             false => Input::DialFailed { dial: DialIndex(0) },
@@ -213,8 +227,9 @@ impl<'a> Session<'a> {
         match self.framing {
             Framing::Cobs => {
                 let taken = self.decoder.take(line, self.incoming);
-                if let Some(len) = taken.frame.filter(|_| self.connected) {
-                    (self.have, self.done, self.order) = (len, 0, None);
+                let frame = taken.frame.and_then(|len| self.unpack(now, len));
+                if let Some(frame) = frame.filter(|_| self.connected) {
+                    (self.have, self.done, self.order) = (frame.end, frame.start, None);
                     self.offer(now);
                 }
                 taken.bytes
@@ -235,8 +250,8 @@ impl<'a> Session<'a> {
     /// What a turn comes to when the line has ended: a serial line only pauses.
     pub(super) fn at_end(&self, turn: Turn) -> Turn {
         match self.framing {
-            Framing::Cobs => turn,
-            Framing::Stream => Turn::Disconnect,
+            Framing::Cobs if !self.is_secured() => turn,
+            Framing::Cobs | Framing::Stream => Turn::Disconnect,
         }
     }
 
@@ -260,6 +275,10 @@ impl<'a> Session<'a> {
     /// Does what is due, up to the next write. Asking for a step says that the last write is done.
     pub fn step<S: Store>(&mut self, now: Instant, store: &mut S) -> Step {
         self.output = 0;
+        if self.write_start() {
+            return Step::Write;
+        }
+        let answer_due = self.answer_due(now);
         if self.credit > 0 {
             let bytes = core::mem::take(&mut self.credit);
             self.leaf.handle(now, Input::Writable { link: LINK, bytes });
@@ -273,13 +292,14 @@ impl<'a> Session<'a> {
             if self.follow_order(now, store) {
                 continue;
             }
-            match self.leaf.poll(self.outgoing) {
+            let room = self.frame_room();
+            match self.leaf.poll(&mut self.outgoing[room]) {
                 Output::Idle { wake } => {
                     if self.offer && self.order.is_none() && self.done < self.have {
                         self.offer(now);
                         continue;
                     }
-                    return Step::Done(Turn::Wait(wake));
+                    return Step::Done(Turn::Wait(earlier(wake, answer_due)));
                 }
                 Output::Send { len, .. } => {
                     if self.write(len) {
@@ -294,7 +314,9 @@ impl<'a> Session<'a> {
                         return Step::Write;
                     }
                 }
-                Output::Dial { .. } if self.framing == Framing::Cobs => self.connected(now),
+                Output::Dial { .. } if self.framing == Framing::Cobs && !self.is_secured() => {
+                    self.connected(now);
+                }
                 Output::Dial { .. } => return Step::Done(Turn::Connect),
                 Output::Hangup { .. } if self.framing == Framing::Cobs => self.disconnected(now),
                 Output::Hangup { .. } => return Step::Done(Turn::Disconnect),
@@ -465,7 +487,8 @@ impl<'a> Session<'a> {
         store: &mut S,
         (stream, queue, first, bytes_max, round): (StreamIndex, QueueKey, Cursor, u32, u8),
     ) -> Option<usize> {
-        let (head, body) = self.outgoing.split_at_mut(RECORDS_OVERHEAD_BYTES);
+        let room = self.frame_room();
+        let (head, body) = self.outgoing[room].split_at_mut(RECORDS_OVERHEAD_BYTES);
         let room = body.len().min(bytes_max as usize);
         match store.fill(queue, first, &mut body[..room]) {
             Ok(Fill::Records(records, bytes)) => {
@@ -492,23 +515,68 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Makes the first bytes of `outgoing` what is to be written. Whether there is anything: a frame
-    /// for a connection that has just ended is dropped.
+    /// Makes the frame in `outgoing` what is to be written. Whether there is anything: a frame for a
+    /// connection that has just ended is dropped.
     fn write(&mut self, len: usize) -> bool {
         if !self.connected {
             return false;
         }
-        self.credit = len as u32;
-        self.output = match self.framing {
-            Framing::Stream => len,
-            Framing::Cobs => {
-                let lead = usize::from(core::mem::take(&mut self.lead));
-                self.packet[0] = cobs::DELIMITER;
-                // The packet has room for every frame that fits `outgoing`.
-                let frame = &self.outgoing[..len];
-                cobs::encode(frame, &mut self.packet[lead..]).unwrap_or(0) + lead
-            }
+        let Some(len_sealed) = self.seal(len) else {
+            self.broken = true;
+            return false;
         };
+        self.credit = len as u32;
+        match self.framing {
+            Framing::Stream => self.output = len_sealed,
+            Framing::Cobs => self.write_packet(len_sealed),
+        }
         true
+    }
+
+    /// Makes the first bytes of `outgoing` a packet that is to be written.
+    fn write_packet(&mut self, len: usize) {
+        let lead = usize::from(core::mem::take(&mut self.lead));
+        self.packet[0] = cobs::DELIMITER;
+        // The packet has room for everything that fits `outgoing`.
+        let content = &self.outgoing[..len];
+        self.output = cobs::encode(content, &mut self.packet[lead..]).unwrap_or(0) + lead;
+    }
+}
+
+/// What a line without keys does in place of what `secure` has.
+#[cfg(not(feature = "noise"))]
+impl Session<'_> {
+    const fn is_secured(&self) -> bool {
+        false
+    }
+
+    fn frame_room(&self) -> core::ops::Range<usize> {
+        0..self.outgoing.len()
+    }
+
+    fn unpack(&mut self, _: Instant, len: usize) -> Option<core::ops::Range<usize>> {
+        Some(0..len)
+    }
+
+    fn seal(&mut self, len: usize) -> Option<usize> {
+        Some(len)
+    }
+
+    fn write_start(&mut self) -> bool {
+        false
+    }
+
+    fn answer_due(&mut self, _: Instant) -> Option<Instant> {
+        None
+    }
+
+    fn forget_keys(&mut self) {}
+}
+
+/// The earlier of two times, where both are.
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
     }
 }
