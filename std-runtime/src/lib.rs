@@ -18,6 +18,7 @@ pub mod http;
 pub mod ingest;
 pub mod metrics;
 pub mod node;
+mod noise;
 pub mod options;
 mod quickstart;
 pub mod schema;

@@ -13,7 +13,7 @@ use crate::api::DispatchRule;
 use crate::schema::Schema;
 use crate::store::{Arrival, LimitPolicy, QueueLimits};
 
-/// Where to listen or to dial: `host:port`, `unix:/path/of/socket`, or `serial:host:port`.
+/// Where to listen or to dial: `host:port`, `unix:/path/of/socket`, `serial:host:port` or `noise:host:port`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
     /// A host name or IP address and a port, `host:port` or `[v6]:port`.
@@ -23,6 +23,9 @@ pub enum Address {
     /// A host and port where a serial server brings a line with COBS packets, for devices. Without
     /// TLS.
     Serial(String),
+    /// The same with packets that are sealed by Noise, for links without TLS; takes
+    /// [`NodeOptions::noise_keys`].
+    Noise(String),
 }
 
 impl FromStr for Address {
@@ -41,6 +44,12 @@ impl FromStr for Address {
                 _ => Err(format!("`{text}` is not a serial line; write serial:host:port")),
             };
         }
+        if let Some(line) = text.strip_prefix("noise:") {
+            return match line.parse() {
+                Ok(Self::Tcp(line)) => Ok(Self::Noise(line)),
+                _ => Err(format!("`{text}` is not a line with Noise; write noise:host:port")),
+            };
+        }
         let malformed = || format!("`{text}` is not an address; write host:port or unix:/path");
         let (host, port) = text.rsplit_once(':').ok_or_else(malformed)?;
         let colons = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
@@ -57,6 +66,7 @@ impl fmt::Display for Address {
             Self::Tcp(text) => f.write_str(text),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Serial(text) => write!(f, "serial:{text}"),
+            Self::Noise(text) => write!(f, "noise:{text}"),
         }
     }
 }
@@ -297,7 +307,9 @@ pub struct NodeOptions {
     pub dials: Vec<Peer>,
     /// Mutual TLS on TCP links; `None` for plain links.
     pub tls: Option<TlsFiles>,
-    /// With TLS: who may purge queues, forget leaves and change rules, beside the holder of this
+    /// The file of keys of links with Noise, at [`Address::Noise`]; `None` for none. Read again when it changes.
+    pub noise_keys: Option<PathBuf>,
+    /// With TLS or Noise: who may purge queues, forget leaves and change rules, beside the holder of this
     /// node's own certificate. Default nobody.
     pub administrators: Vec<Name>,
     /// Leases.
@@ -422,6 +434,7 @@ impl NodeOptions {
             called_by: None,
             dials: Vec::new(),
             tls: None,
+            noise_keys: None,
             administrators: Vec::new(),
             lease: LeaseOptions::default(),
             mode: LinkMode::Push,
@@ -452,10 +465,13 @@ mod tests {
             "hub.example:1",
             "unix:/run/replcore.sock",
             "serial:127.0.0.1:4000",
+            "noise:127.0.0.1:4000",
         ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
-        for text in ["", "host", "host:", ":80", "host:99999", "::1:80", "unix:", "serial:x"] {
+        for text in
+            ["", "host", "host:", ":80", "host:99999", "::1:80", "unix:", "serial:x", "noise:x"]
+        {
             assert!(text.parse::<Address>().is_err(), "{text}");
         }
     }

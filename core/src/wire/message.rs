@@ -75,7 +75,7 @@ pub enum RefuseReason {
     Version,
     /// The name is not a name.
     Name,
-    /// The certificate does not carry the name.
+    /// The certificate or key does not carry the name.
     Identity,
     /// A live node has this name and is another instance.
     NameInUse,
@@ -105,7 +105,7 @@ impl core::fmt::Display for RefuseReason {
         f.write_str(match self {
             Self::Version => "no protocol version in common; update the older of the two",
             Self::Name => "the name is not a valid one",
-            Self::Identity => "the certificate is not for this name",
+            Self::Identity => "the certificate or key is not for this name",
             Self::NameInUse => {
                 "another live node has this name; stop it, or give this one another name"
             }

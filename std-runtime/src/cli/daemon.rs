@@ -45,6 +45,9 @@ pub(super) struct NodeArgs {
     /// and delete everything.
     #[arg(long)]
     insecure_listen_anywhere: bool,
+    /// The file of keys for `noise:HOST:PORT`, where there is no TLS; `replcore key` makes it.
+    #[arg(long, value_name = "FILE")]
+    noise_keys: Option<PathBuf>,
     /// What is logged to standard error.
     #[arg(long, value_name = "LEVEL", value_parser = ["error", "warn", "info", "debug", "trace"])]
     log: Option<String>,
@@ -147,6 +150,7 @@ async fn run_flags(mut config: Config, args: NodeArgs) -> Result<(), Fault> {
     config.http_listen = args.http;
     config.allow_plaintext = args.insecure_listen_anywhere;
     config.log_level = args.log.unwrap_or(config.log_level);
+    config.noise_keys = text(args.noise_keys);
     config.tls_ca = text(args.tls.tls_ca);
     config.tls_cert = text(args.tls.tls_cert);
     config.tls_key = text(args.tls.tls_key);
@@ -186,6 +190,7 @@ fn load(path: &Path) -> Result<(Config, NodeOptions), Fault> {
     })?;
     let options = config.options().map_err(|error| Fault::config(told(&error)))?;
     load_tls(&options)
+        .and_then(|_| load_noise(&options))
         .map_err(|fault| Fault::config(format!("{}: {}", path.display(), fault.message)))?;
     Ok((config, options))
 }
@@ -205,6 +210,12 @@ fn load_tls(options: &NodeOptions) -> Result<Option<Tls>, Fault> {
         )));
     }
     Ok(Some(tls))
+}
+
+/// Reads the file of keys.
+fn load_noise(options: &NodeOptions) -> Result<(), Fault> {
+    let loaded = options.noise_keys.as_deref().map(crate::noise::Noise::load).transpose();
+    loaded.map(drop).map_err(Fault::start)
 }
 
 /// Runs a node until a signal ends it.

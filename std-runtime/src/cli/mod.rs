@@ -7,6 +7,7 @@ mod cluster;
 mod consume;
 mod daemon;
 mod fault;
+mod key;
 mod members;
 mod operate;
 mod post;
@@ -77,6 +78,8 @@ enum Command {
     Leave(members::LeaveArgs),
     #[command(subcommand)]
     Ca(CaCommand),
+    #[command(subcommand)]
+    Key(key::KeyCommand),
     Replicate(replicate::ReplicateArgs),
     Completions(CompletionsArgs),
 }
@@ -199,6 +202,7 @@ async fn run(command: Command) -> Result<(), Fault> {
         Command::Join(args) => members::join(args).await,
         Command::Leave(args) => members::leave(args).await,
         Command::Ca(command) => ca(&command),
+        Command::Key(command) => key::run(&command),
         Command::Replicate(args) => replicate::run(args).await,
         Command::Completions(args) => {
             let mut script = Vec::new();

@@ -498,7 +498,7 @@ impl State {
             Stream::dial(address, options.tls.as_ref(), options.connect, options.handshake).await;
         let dial = replcore::contract::DialIndex(0);
         match dialed {
-            Ok((stream, identity)) => reactor.run_link(stream, Some(dial), identity).await,
+            Ok((stream, identity)) => drop(reactor.run_link(stream, Some(dial), identity).await),
             Err(error) => {
                 *self.trouble.borrow_mut() = format!("cannot connect to {address}: {error}");
                 reactor.with(|engine| engine.dial_failed(dial));

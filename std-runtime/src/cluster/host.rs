@@ -193,8 +193,10 @@ impl Host {
 
     async fn run_accepted(self: Rc<Self>, accepted: Accepted) {
         self.connections.set(self.connections.get() + 1);
-        match accepted.open(self.tls.as_ref(), self.options.handshake).await {
-            Ok((stream, identity)) => self.reactor.clone().run_link(stream, None, identity).await,
+        match accepted.open(self.tls.as_ref(), None, self.options.handshake).await {
+            Ok((stream, identity)) => {
+                drop(self.reactor.clone().run_link(stream, None, identity).await)
+            }
             Err(error) => {
                 count(&self.reactor.counters.refused, 1);
                 tracing::debug!("a connection came to nothing: {error}");
@@ -221,7 +223,7 @@ impl Host {
                         Ok((stream, identity)) => {
                             count(&self.reactor.counters.dialed, 1);
                             let reactor = self.reactor.clone();
-                            return reactor.run_link(stream, Some(dial), identity).await;
+                            return drop(reactor.run_link(stream, Some(dial), identity).await);
                         }
                         Err(error) => format!("cannot connect to {wanted} at {address}: {error}"),
                     }

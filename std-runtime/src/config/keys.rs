@@ -84,6 +84,13 @@ pub(super) const SECTIONS: &[Section] = &[
         keys: TLS,
     },
     Section {
+        name: "noise",
+        add: None,
+        meaning: "Links without TLS, for devices: `noise:host:port` in `listen`, `brokers` and `dials`. The end \
+                  that registers begins, and each may only speak as the node that its key belongs to.",
+        keys: NOISE,
+    },
+    Section {
         name: "http",
         add: None,
         meaning: "HTTP for programs, people and monitoring.",
@@ -169,7 +176,10 @@ const NODE: &[Key] = &[
     },
     Key {
         name: "listen",
-        kind: Kind::Texts { form: "host:port or unix:/path", check: address },
+        kind: Kind::Texts {
+            form: "host:port, unix:/path, serial:host:port or noise:host:port",
+            check: address,
+        },
         meaning: "Where nodes and programs connect. Empty: 127.0.0.1:8080 for a hub, 127.0.0.1:8181 for a leaf.",
         reload: false,
         field: |config| Field::Texts(&mut config.listen),
@@ -271,12 +281,21 @@ const TLS: &[Key] = &[
     Key {
         name: "administrators",
         kind: Kind::Texts { form: "name", check: node_name },
-        meaning: "Names of certificates that may purge queues, forget leaves and change rules here, \
+        meaning: "Names of certificates or Noise keys that may purge queues, forget leaves and change rules here, \
                   beside this node's own. All others of the authority may post, read and look.",
         reload: true,
         field: |config| Field::Texts(&mut config.tls_administrators),
     },
 ];
+
+const NOISE: &[Key] = &[Key {
+    name: "keys",
+    kind: Kind::Text { form: "path", check: anything },
+    meaning: "The file of keys; `replcore key` makes it. One a line: `private KEY` for this node, `NAME public KEY` \
+              or `NAME psk KEY` for another. For its owner only. Taken up by itself when it changes. Empty: none.",
+    reload: false,
+    field: |config| Field::Text(&mut config.noise_keys),
+}];
 
 const HTTP: &[Key] = &[
     Key {
@@ -959,7 +978,7 @@ fn host_port_or_nothing(text: &str) -> Result<(), String> {
 fn host_port(text: &str) -> Result<(), String> {
     match text.parse::<Address>()? {
         Address::Tcp(_) => Ok(()),
-        Address::Unix(_) | Address::Serial(_) => {
+        Address::Unix(_) | Address::Serial(_) | Address::Noise(_) => {
             Err(format!("`{text}`: HTTP is answered on host:port only"))
         }
     }

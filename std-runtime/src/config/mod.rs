@@ -67,7 +67,9 @@ pub struct Config {
     pub tls_cert: String,
     /// TLS: own key.
     pub tls_key: String,
-    /// TLS: names that may administer this node.
+    /// The file of keys for Noise; empty for none.
+    pub noise_keys: String,
+    /// TLS and Noise: names that may administer this node.
     pub tls_administrators: Vec<String>,
     /// Where HTTP is answered; empty for nowhere.
     pub http_listen: Vec<String>,
@@ -111,6 +113,7 @@ impl Default for Config {
             tls_ca: String::new(),
             tls_cert: String::new(),
             tls_key: String::new(),
+            noise_keys: String::new(),
             tls_administrators: Vec::new(),
             http_listen: Vec::new(),
             http: HttpOptions::default(),
@@ -222,6 +225,7 @@ impl Config {
             ));
         }
         options.tls = self.tls()?;
+        options.noise_keys = self.noise(&options)?;
         self.refuse_plaintext(&options)?;
         for name in &self.tls_administrators {
             options.administrators.push(parse_name("tls.administrators", name)?);
@@ -313,6 +317,21 @@ impl Config {
                 "TLS takes three files, ca, cert and key (--tls-ca --tls-cert --tls-key), or none; \
                  `replcore ca` can make them",
             )),
+        }
+    }
+
+    fn noise(&self, options: &NodeOptions) -> Result<Option<PathBuf>, ConfigError> {
+        if !self.noise_keys.is_empty() {
+            return Ok(Some(PathBuf::from(&self.noise_keys)));
+        }
+        let dialed = options.upstreams.iter().chain(&options.dials).map(|peer| &peer.address);
+        let mut addresses = options.listen.iter().chain(dialed);
+        match addresses.find(|address| matches!(address, Address::Noise(_))) {
+            None => Ok(None),
+            Some(address) => Err(ConfigError::new(format!(
+                "{address} takes keys: give --noise-keys FILE, or `keys` under [noise] in the file; `replcore \
+                 key` makes them"
+            ))),
         }
     }
 
@@ -408,7 +427,7 @@ impl Config {
         for address in listen.chain(self.http_listen.iter().cloned()).chain(for_others) {
             // A serial line has no TLS, whatever the others have.
             let line = address.strip_prefix("serial:");
-            let secured = options.tls.is_some() && line.is_none();
+            let secured = address.starts_with("noise:") || options.tls.is_some() && line.is_none();
             let local = address.starts_with("unix:") || is_loopback(line.unwrap_or(&address));
             if !secured && !local {
                 return Err(ConfigError::new(format!(

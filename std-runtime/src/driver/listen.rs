@@ -11,6 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::stream::Stream;
+use crate::noise::Noise;
 use crate::options::Address;
 use crate::tls::Tls;
 
@@ -22,6 +23,7 @@ pub(crate) enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener, PathBuf),
     Serial(TcpListener),
+    Noise(TcpListener),
 }
 
 impl Listener {
@@ -45,6 +47,7 @@ impl Listener {
         match address {
             Address::Tcp(text) => tcp(text).map(Self::Tcp),
             Address::Serial(text) => tcp(text).map(Self::Serial),
+            Address::Noise(text) => tcp(text).map(Self::Noise),
             Address::Unix(path) => {
                 remove_stale(path).map_err(explain)?;
                 let listener = UnixListener::bind(path).map_err(explain)?;
@@ -61,6 +64,7 @@ impl Listener {
         match self {
             Self::Tcp(listener) => Address::Tcp(local(listener)),
             Self::Serial(listener) => Address::Serial(local(listener)),
+            Self::Noise(listener) => Address::Noise(local(listener)),
             Self::Unix(_, path) => Address::Unix(path.clone()),
         }
     }
@@ -74,6 +78,9 @@ impl Listener {
                 }
                 Self::Serial(listener) => {
                     listener.accept().await.map(|(stream, _)| Accepted::Serial(stream))
+                }
+                Self::Noise(listener) => {
+                    listener.accept().await.map(|(stream, _)| Accepted::Noise(stream))
                 }
                 Self::Unix(listener, _) => {
                     listener.accept().await.map(|(stream, _)| Accepted::Unix(Stream::Unix(stream)))
@@ -103,19 +110,23 @@ pub(crate) enum Accepted {
     Tcp(tokio::net::TcpStream),
     Unix(Stream),
     Serial(tokio::net::TcpStream),
+    Noise(tokio::net::TcpStream),
 }
 
 impl Accepted {
-    /// Makes a stream of it; with TLS answers the name in the peer's certificate too.
+    /// Makes a stream of it; with TLS or Noise answers the name that the peer's certificate or key
+    /// carries, too.
     ///
     /// # Errors
     /// The handshake failed, or was not through within the deadline.
     pub(crate) async fn open(
         self,
         tls: Option<&Tls>,
+        noise: Option<&Noise>,
         handshake: Duration,
     ) -> io::Result<(Stream, Option<Name>)> {
         match self {
+            Self::Noise(stream) => Stream::answering(stream, noise, handshake).await,
             Self::Tcp(stream) => Stream::accepted(stream, tls, handshake).await,
             Self::Unix(stream) => Ok((stream, None)),
             Self::Serial(stream) => Stream::serial(stream).map(|stream| (stream, None)),

@@ -4,6 +4,7 @@ pub(crate) mod clock;
 mod line;
 mod listen;
 mod reactor;
+mod secure;
 mod stream;
 
 pub(crate) use listen::{Accepted, Listener};

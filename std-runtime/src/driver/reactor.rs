@@ -206,18 +206,18 @@ impl<M: Machine + 'static, S: Store + 'static> Reactor<M, S> {
         }
     }
 
-    /// Runs one link until either end closes it.
+    /// Runs one link until either end closes it; gives the stream back, on which another may have begun.
     pub(crate) async fn run_link(
         self: Rc<Self>,
         mut stream: Stream,
         dialed: Option<DialIndex>,
         identity: Option<Name>,
-    ) {
+    ) -> Stream {
         let Some(link) = self.add_link() else {
             if let Some(dial) = dialed {
                 self.with(|engine| engine.dial_failed(dial));
             }
-            return;
+            return stream;
         };
         self.with(|engine| {
             let identity = identity.map(|name| name.node_id());
@@ -232,6 +232,7 @@ impl<M: Machine + 'static, S: Store + 'static> Reactor<M, S> {
         self.links.borrow_mut()[link.0 as usize] = LinkTask::default();
         self.free.borrow_mut().push(link.0);
         self.open.set(self.open.get() - 1);
+        stream
     }
 
     fn add_link(&self) -> Option<LinkId> {

@@ -12,6 +12,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
 
 use super::line::Line;
+use crate::noise::Noise;
 use crate::options::Address;
 use crate::tls::Tls;
 
@@ -39,6 +40,9 @@ impl Stream {
                     .await
                     .map_err(late)??;
                 Ok((Self::Unix(stream), None))
+            }
+            Address::Noise(_) => {
+                Err(io::Error::other("only a node dials with Noise; a program takes TLS"))
             }
             Address::Serial(address) => {
                 let stream = tokio::time::timeout(connect, TcpStream::connect(address.as_str()))
@@ -73,6 +77,63 @@ impl Stream {
         let (stream, name) =
             tokio::time::timeout(handshake, Box::pin(tls.accept(stream))).await.map_err(late)??;
         Ok((Self::Tls(Box::new(TlsStream::Server(stream))), Some(name)))
+    }
+
+    /// Opens a connection to `hub`, on which this node, `own`, begins a Noise handshake.
+    pub(crate) async fn beginning(
+        address: &str,
+        noise: &Noise,
+        (own, hub): (Name, Name),
+        connect: Duration,
+        handshake: Duration,
+    ) -> io::Result<(Self, Option<Name>)> {
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer within the deadline");
+        let opening = TcpStream::connect(address);
+        let stream = tokio::time::timeout(connect, opening).await.map_err(late)??;
+        stream.set_nodelay(true)?;
+        Self::link(Line::beginning(stream, noise, own, hub)?, handshake).await
+    }
+
+    /// A connection at whose other end somebody begins a Noise handshake.
+    pub(crate) async fn answering(
+        stream: TcpStream,
+        noise: Option<&Noise>,
+        handshake: Duration,
+    ) -> io::Result<(Self, Option<Name>)> {
+        let noise = noise.ok_or_else(|| io::Error::other("there are no keys for Noise"))?;
+        stream.set_nodelay(true)?;
+        Self::link(Line::answering(stream, noise), handshake).await
+    }
+
+    /// Opens a connection at whose other end somebody begins a Noise handshake.
+    pub(crate) async fn dial_answering(
+        address: &str,
+        noise: &Noise,
+        connect: Duration,
+        handshake: Duration,
+    ) -> io::Result<(Self, Option<Name>)> {
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer within the deadline");
+        let opening = TcpStream::connect(address);
+        let stream = tokio::time::timeout(connect, opening).await.map_err(late)??;
+        Self::answering(stream, Some(noise), handshake).await
+    }
+
+    async fn link(mut line: Line, handshake: Duration) -> io::Result<(Self, Option<Name>)> {
+        let late = |_| {
+            let text = "no Noise handshake within the deadline; are both ends set up for it?";
+            io::Error::new(io::ErrorKind::TimedOut, text)
+        };
+        let name = tokio::time::timeout(handshake, line.link()).await.map_err(late)??;
+        Ok((Self::Serial(Box::new(line)), Some(name)))
+    }
+
+    /// Who is at the other end of the link that has begun in place of the one that has ended; `None` when
+    /// none has.
+    pub(crate) async fn next_link(&mut self) -> Option<Name> {
+        match self {
+            Self::Serial(line) if line.has_link() => line.link().await.ok(),
+            _ => None,
+        }
     }
 
     /// A serial line that is brought to this TCP connection.

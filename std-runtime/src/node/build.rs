@@ -15,6 +15,7 @@ use replcore::wire::{FEATURE_LZ4, Level, Role};
 use super::host::{Host, NodeEngine, NodeStore};
 use crate::driver::{Reactor, ReactorConfig, entropy};
 use crate::engine::{Engine, EngineConfig, Router, Ways};
+use crate::noise::Noise;
 use crate::options::{Compression, Durability, LinkMode, NodeOptions, NodeRole};
 use crate::service::Service;
 use crate::store::{Config, FileDisk, SegmentStore, Store};
@@ -74,6 +75,7 @@ pub(super) fn with_store(
     rng: &mut Rng,
 ) -> Result<Rc<Host>, String> {
     let start = StdInstant::now();
+    let noise = options.noise_keys.as_deref().map(Noise::load).transpose()?;
     let engine = engine(&options, store, (term, memory), rng);
     let reactor = Reactor::new(
         ReactorConfig {
@@ -90,7 +92,7 @@ pub(super) fn with_store(
         options.limits.message_bytes_max,
     );
     service.configure_rules(options.rules.clone()).map_err(|error| error.message)?;
-    Ok(Rc::new(Host::new(reactor, service, options, tls, start)))
+    Ok(Rc::new(Host::new(reactor, service, options, (tls, noise), start)))
 }
 
 fn check(options: &NodeOptions) -> Result<(), String> {

@@ -17,6 +17,7 @@ use crate::api::{ApiError, ErrorKind, NewMessage, NodeStatus, Outcome, Reply, Re
 use crate::driver::{Accepted, Reactor, Stream, count};
 use crate::engine::{Engine, IncomingCall};
 use crate::handle::Pending;
+use crate::noise::{Noise, NoiseCounters};
 use crate::options::{Address, NodeOptions, NodeRole, Peer};
 use crate::service::{Service, parse_name};
 use crate::standby::Lead;
@@ -30,8 +31,8 @@ pub(crate) type NodeReactor = Reactor<Node<'static>, NodeStore>;
 /// Where the requests of this process come from, for whatever serves them now.
 pub(super) type Requests = Rc<Mutex<mpsc::Receiver<Pending>>>;
 
-/// How often the TLS files are looked at.
-const TLS_PERIOD: Duration = Duration::from_secs(5);
+/// How often the TLS files and the file of keys are looked at.
+const FILES_PERIOD: Duration = Duration::from_secs(5);
 /// Most nodes in one answer.
 const NODES_MAX: usize = 1000;
 
@@ -41,6 +42,7 @@ pub(super) struct Host {
     service: Service<Node<'static>, NodeStore>,
     options: RefCell<NodeOptions>,
     tls: Option<Tls>,
+    noise: Option<Noise>,
     start: StdInstant,
     /// Connections that are open or in their TLS handshake.
     connections: Cell<u32>,
@@ -61,7 +63,7 @@ impl Host {
         reactor: Rc<NodeReactor>,
         service: Service<Node<'static>, NodeStore>,
         options: NodeOptions,
-        tls: Option<Tls>,
+        (tls, noise): (Option<Tls>, Option<Noise>),
         start: StdInstant,
     ) -> Self {
         let places = options.upstream_names().len()
@@ -72,6 +74,7 @@ impl Host {
             service,
             options: RefCell::new(options),
             tls,
+            noise,
             start,
             connections: Cell::new(0),
             calls_at_work: Cell::new(0),
@@ -111,15 +114,32 @@ impl Host {
     /// Runs an accepted connection to its end.
     async fn run_accepted(self: Rc<Self>, accepted: Accepted) {
         self.connections.set(self.connections.get() + 1);
-        let opened = accepted.open(self.tls.as_ref(), self.handshake()).await;
+        let noise = self.noise.as_ref();
+        let opened = accepted.open(self.tls.as_ref(), noise, self.handshake()).await;
         match opened {
-            Ok((stream, identity)) => self.reactor.clone().run_link(stream, None, identity).await,
+            Ok((stream, identity)) => self.run_links(stream, None, identity).await,
             Err(error) => {
                 count(&self.reactor.counters.refused, 1);
                 tracing::info!("a connection came to nothing: {error}");
             }
         }
         self.connections.set(self.connections.get() - 1);
+    }
+
+    /// Runs the links that come one after the other on a stream.
+    async fn run_links(
+        &self,
+        mut stream: Stream,
+        dialed: Option<DialIndex>,
+        mut identity: Option<Name>,
+    ) {
+        loop {
+            stream = self.reactor.clone().run_link(stream, dialed, identity).await;
+            identity = stream.next_link().await;
+            if identity.is_none() || dialed.is_some() {
+                return;
+            }
+        }
     }
 
     /// Who is configured at a place, and where this node dials it, if it does: a hub that has
@@ -162,7 +182,7 @@ impl Host {
                     self.dialed_last.borrow_mut().insert(dial.0, at);
                     count(&self.reactor.counters.dialed, 1);
                     self.set_place(dial, "connected");
-                    return self.reactor.clone().run_link(stream, Some(dial), identity).await;
+                    return self.run_links(stream, Some(dial), identity).await;
                 }
                 Err(error) => {
                     count(&self.reactor.counters.dials_failed, 1);
@@ -183,12 +203,37 @@ impl Host {
         address: &Address,
     ) -> Result<(Stream, Option<Name>), String> {
         let connect = Duration::from_millis(self.options.borrow().deadlines.connect_ms.into());
-        let dialed = Stream::dial(address, self.tls.as_ref(), connect, self.handshake()).await;
+        let dialed = match (address, &self.noise) {
+            (Address::Noise(address), Some(noise)) => {
+                self.dial_noise(wanted, address, noise, connect).await
+            }
+            _ => Stream::dial(address, self.tls.as_ref(), connect, self.handshake()).await,
+        };
         match dialed.map_err(|error| error.to_string())? {
             (_, Some(name)) if name != wanted => {
-                Err(format!("the certificate there is for {name}, not for {wanted}"))
+                Err(format!("the certificate or key there is for {name}, not for {wanted}"))
             }
             opened => Ok(opened),
+        }
+    }
+
+    /// Dials with Noise: an upstream, where this node begins, or a leaf, which does.
+    async fn dial_noise(
+        &self,
+        wanted: Name,
+        address: &str,
+        noise: &Noise,
+        connect: Duration,
+    ) -> std::io::Result<(Stream, Option<Name>)> {
+        let (own, is_leaf) = {
+            let options = self.options.borrow();
+            (options.name, !options.upstreams.iter().any(|peer| peer.name == wanted))
+        };
+        match is_leaf {
+            true => Stream::dial_answering(address, noise, connect, self.handshake()).await,
+            false => {
+                Stream::beginning(address, noise, (own, wanted), connect, self.handshake()).await
+            }
         }
     }
 
@@ -231,6 +276,12 @@ impl Host {
             }
             NodeEvent::Redirected { dial } => {
                 let leader = String::from_utf8_lossy(detail).into_owned();
+                let noise = |address: &Address| matches!(address, Address::Noise(_));
+                if self.place(dial).is_some_and(|(_, addresses)| addresses.iter().any(noise)) {
+                    // What is told is where there is no Noise. The next of its own is tried.
+                    return self
+                        .set_place(dial, format!("the hub there stands by; {leader} leads"));
+                }
                 self.set_place(dial, format!("the hub there stands by; {leader} leads"));
                 self.redirected.borrow_mut().insert(dial.0, Address::Tcp(leader));
             }
@@ -481,6 +532,9 @@ impl Host {
     fn counters(&self, engine: &NodeEngine) -> BTreeMap<String, u64> {
         let (store, of_engine) = (engine.store().counters(), engine.counters());
         let (node, sockets) = (engine.machine().stats(), &self.reactor.counters);
+        let noise = |of: fn(&NoiseCounters) -> u64| {
+            self.noise.as_ref().map_or(0, |noise| of(noise.counters()))
+        };
         [
             ("registered", node.registered),
             ("renewed", node.renewed),
@@ -518,6 +572,9 @@ impl Host {
             ("link_frames_repeated", node.link.repeated),
             ("link_terms_over", node.link.terms_over),
             ("link_stalled", sockets.stalled.get()),
+            ("noise_links", noise(|of| of.links.get())),
+            ("noise_strangers", noise(|of| of.strangers.get())),
+            ("noise_packets_refused", noise(|of| of.packets_refused.get())),
             ("connections_accepted", sockets.accepted.get()),
             ("connections_refused", sockets.refused.get()),
             ("connections_dialed", sockets.dialed.get()),
@@ -541,7 +598,13 @@ impl Host {
     pub(super) async fn look_after(self: Rc<Self>) {
         let watching = async {
             match &self.tls {
-                Some(tls) => tls.clone().watch(TLS_PERIOD).await,
+                Some(tls) => tls.clone().watch(FILES_PERIOD).await,
+                None => pending().await,
+            }
+        };
+        let watching_keys = async {
+            match &self.noise {
+                Some(noise) => noise.clone().watch(FILES_PERIOD).await,
                 None => pending().await,
             }
         };
@@ -551,7 +614,7 @@ impl Host {
                 self.reactor.cut_stalled();
             }
         };
-        tokio::join!(watching, cutting);
+        tokio::join!(watching, watching_keys, cutting);
     }
 
     /// Takes what may change while the node runs.
@@ -567,13 +630,16 @@ impl Host {
         if like_old != old {
             return Err(
                 "only rules, schemas, limits of queues, deadlines, administrators and the contents \
-                        of the TLS files can change while the node runs; restart it for the rest"
+                        of the TLS files and of the file of keys can change while the node runs; restart it for the rest"
                     .into(),
             );
         }
         // Before the rest, so that bad files leave everything as it was.
         if let Some(tls) = &self.tls {
             tls.reload().map_err(|error| format!("TLS files: {error}"))?;
+        }
+        if let Some(noise) = &self.noise {
+            noise.reload()?;
         }
         if new.rules != old.rules {
             self.service.configure_rules(new.rules.clone()).map_err(|error| error.message)?;

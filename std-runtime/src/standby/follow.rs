@@ -187,7 +187,7 @@ impl Standby {
         self.turning_away.set(self.turning_away.get() + 1);
         let handshake = Duration::from_millis(self.options.deadlines.handshake_ms.into());
         let answer = async {
-            let (mut stream, _) = accepted.open(self.tls.as_ref(), handshake).await?;
+            let (mut stream, _) = accepted.open(self.tls.as_ref(), None, handshake).await?;
             answer_greeting(&mut stream, || self.leaf_address()).await
         };
         // Whatever comes of it: the other end dials again.

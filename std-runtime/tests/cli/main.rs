@@ -3,6 +3,7 @@
 mod bad_input;
 mod commands;
 mod configuration;
+mod noise;
 mod old_flags;
 mod quickstart;
 mod support;

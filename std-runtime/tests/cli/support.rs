@@ -127,6 +127,11 @@ impl Node {
         panic!("not in its log: {text}: {seen:?}");
     }
 
+    /// What it has logged since it was last looked at.
+    pub(crate) fn log(&self) -> String {
+        self.log.try_iter().collect::<Vec<_>>().join("\n")
+    }
+
     pub(crate) fn signal(&self, signal: &str) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());

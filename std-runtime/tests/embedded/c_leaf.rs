@@ -54,7 +54,7 @@ pub(crate) fn start(
 
 pub(crate) fn socket_of(node: &TestNode) -> SocketAddr {
     match node.address() {
-        Address::Tcp(text) | Address::Serial(text) => text.parse().unwrap(),
+        Address::Tcp(text) | Address::Serial(text) | Address::Noise(text) => text.parse().unwrap(),
         Address::Unix(path) => panic!("{} is not TCP", path.display()),
     }
 }

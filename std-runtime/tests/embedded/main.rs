@@ -6,6 +6,7 @@ mod c_leaf;
 #[path = "../common/mod.rs"]
 mod common;
 mod firmware;
+mod noise;
 mod python;
 mod relay;
 mod tools;
