@@ -262,6 +262,8 @@ pub struct Member<'m> {
     election: Option<Election<&'m mut [ElectionSlot]>>,
     registry: Registry<'m>,
     links: &'m mut [MemberLink],
+    /// Links from here on are down, and are not looked at.
+    links_end: usize,
     /// The orders to store that are under way.
     ballot_token: Option<Token>,
     members_token: Option<Token>,
@@ -305,6 +307,7 @@ impl<'m> Member<'m> {
             election,
             registry,
             links,
+            links_end: 0,
             ballot_token: None,
             members_token: None,
             refused: None,
@@ -385,7 +388,7 @@ impl<'m> Member<'m> {
             election.resign(self.now);
         }
         self.stopping = true;
-        for link in &mut *self.links {
+        for link in &mut self.links[..self.links_end] {
             link.close(ByeReason::Stopping);
         }
     }
@@ -567,7 +570,7 @@ impl<'m> Member<'m> {
     }
 
     fn tell_own(&mut self) {
-        for link in self.links.iter_mut().filter(|link| link.open_peer().is_some()) {
+        for link in self.links[..self.links_end].iter_mut().filter(|it| it.open_peer().is_some()) {
             link.entries |= OWN_BIT;
         }
     }
@@ -594,7 +597,7 @@ impl<'m> Member<'m> {
             self.own_changed();
         }
         // Who has just been removed, or asks without being a member, is told what holds.
-        for link in self.links.iter_mut() {
+        for link in &mut self.links[..self.links_end] {
             if let Some(at) = link.open_peer()
                 && election_membership(self.election.as_ref(), self.registry.peers[at].node)
                     == Membership::None
@@ -644,13 +647,13 @@ impl<'m> Member<'m> {
 
     fn tick(&mut self) {
         let (now, handshake_ms) = (self.now, self.config.handshake_ms);
-        for link in self.links.iter_mut() {
+        for link in &mut self.links[..self.links_end] {
             let silent = link.tick(now, handshake_ms, &self.config.registry);
             self.stats.link.silent += u64::from(silent);
         }
         let suspected = self.registry.tick(now);
         if suspected != 0 {
-            for link in self.links.iter_mut() {
+            for link in &mut self.links[..self.links_end] {
                 if let Some(at) = link.open_peer() {
                     link.probes |= suspected & !(1 << at);
                 }
@@ -669,7 +672,7 @@ impl<'m> Member<'m> {
         if let Some(election) = &self.election {
             wake = wake.min(election.deadline());
         }
-        for link in &*self.links {
+        for link in &self.links[..self.links_end] {
             wake = wake.min(link.deadline(self.config.handshake_ms, &self.config.registry));
         }
         if !self.stopping {
@@ -788,7 +791,7 @@ impl Machine for Member<'_> {
         if let Some(output) = self.poll_store(buf) {
             return output;
         }
-        for at in 0..self.links.len() {
+        for at in 0..self.links_end {
             if let Some(output) = self.poll_link(LinkId(at as u32), buf) {
                 return output;
             }

@@ -40,6 +40,7 @@ impl Member<'_> {
                 }
                 if let Some(slot) = self.links.get_mut(link.0 as usize) {
                     slot.up(self.now, input, &mut self.rng);
+                    self.links_end = self.links_end.max(link.0 as usize + 1);
                     if stopping {
                         slot.abandon();
                     }
@@ -62,6 +63,8 @@ impl Member<'_> {
             return;
         };
         let ended = core::mem::replace(slot, MemberLink::FREE);
+        let used = self.links.iter().rposition(|slot| !slot.is_down());
+        self.links_end = used.map_or(0, |last| last + 1);
         let timing = &self.config.dial;
         for at in [ended.peer.map(usize::from), ended.dialed.map(usize::from)] {
             let Some(peer) = at.and_then(|at| self.registry.peers.get_mut(at)) else {

@@ -58,7 +58,7 @@ pub(super) fn start(options: ClusterOptions) -> Result<Cluster, String> {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .max_blocking_threads(2)
-                .build();
+                .build_local(tokio::runtime::LocalOptions::default());
             let runtime = match runtime {
                 Ok(runtime) => runtime,
                 Err(error) => {
@@ -66,10 +66,8 @@ pub(super) fn start(options: ClusterOptions) -> Result<Cluster, String> {
                     return None;
                 }
             };
-            let local = tokio::task::LocalSet::new();
             let shared = Ended(of_thread);
-            let running = run(options, &shared.0, requests, controls, &started);
-            let ended = local.block_on(&runtime, running);
+            let ended = runtime.block_on(run(options, &shared.0, requests, controls, &started));
             // A look-up of a name that is under way cannot be taken back.
             runtime.shutdown_background();
             ended

@@ -1,5 +1,6 @@
 //! What runs an engine on a host: sockets, clocks and deadlines, on one thread.
 
+mod alarm;
 pub(crate) mod clock;
 mod line;
 mod listen;

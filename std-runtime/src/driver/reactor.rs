@@ -17,6 +17,7 @@ use replcore::time::Instant;
 use replcore::wire::{CONTROL_FRAME_BYTES_MAX, RECORDS_OVERHEAD_BYTES};
 use tokio::sync::Notify;
 
+use super::alarm::Alarm;
 use super::clock;
 use super::stream::Stream;
 use crate::engine::{Engine, Stopped};
@@ -396,10 +397,8 @@ impl<M: Machine + 'static, S: Store + 'static> Reactor<M, S> {
         }
     }
 
-    /// Waits until there is something to do or `wake` has come.
-    async fn turn_due(&self, wake: Option<Instant>) {
-        let sleep = wake.map(|wake| tokio::time::sleep(wake.since(self.now())));
-        let mut sleep = std::pin::pin!(sleep);
+    /// Waits until there is something to do, or the alarm rings.
+    async fn turn_due(&self, alarm: &mut Alarm) {
         poll_fn(|cx| {
             if self.turn_due.replace(false) {
                 return Poll::Ready(());
@@ -408,25 +407,21 @@ impl<M: Machine + 'static, S: Store + 'static> Reactor<M, S> {
             if !turn.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
                 *turn = Some(cx.waker().clone());
             }
-            match sleep.as_mut().as_pin_mut() {
-                Some(sleep) => sleep.poll(cx),
-                None => Poll::Pending,
-            }
+            alarm.poll(cx)
         })
         .await;
     }
 
     /// Takes turns until the engine stops. `after` is called after each turn with the engine free.
     pub(crate) async fn run_turns(self: Rc<Self>, mut after: impl FnMut(&Rc<Self>)) -> Stopped {
-        let mut wake = Some(self.now());
+        let mut alarm = Alarm::new(self.start_us);
         loop {
-            self.turn_due(wake).await;
-            wake = {
+            self.turn_due(&mut alarm).await;
+            {
                 let mut engine = self.engine.borrow_mut();
-                let wake = engine.turn(self.now(), wall_ms());
+                alarm.set(engine.turn(self.now(), wall_ms()));
                 self.observed(&engine);
-                wake
-            };
+            }
             self.turns.set(self.turns.get() + 1);
             self.wake_links();
             self.turned.notify_waiters();
