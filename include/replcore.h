@@ -181,6 +181,11 @@ XX *
 #define REPLCORE_KEY_MEMBERS 3
 
 /*
+ The key of a persisted record: the latest term in which the hub in `node` has taken this node in.
+ */
+#define REPLCORE_KEY_TERM 4
+
+/*
  Timing for one building: a leader that dies is replaced within a second. The default.
  */
 #define REPLCORE_PROFILE_LAN 0
@@ -2681,7 +2686,8 @@ size_t replcore_node_memory(const struct replcore_node_config *config);
  As a hub it keeps the table of leaves, each under its lease, and sends each what the queues of its
  name hold. Which queues a record goes to is for the program to say: replcore_dispatch_record does
  as the daemon. What is stored under REPLCORE_KEY_REGISTRATION may be lost: then the hub does not
- know whom to expect after a restart.
+ know whom to expect after a restart. So may what is stored under REPLCORE_KEY_TERM: then a gateway
+ takes whichever hub above it that it finds first, also one whose term is over.
 
  Asks of the caller:
  `memory` has `len` bytes that nothing else uses while the node is used; `config` and what it points

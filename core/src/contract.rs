@@ -89,6 +89,8 @@ pub enum Key {
     Ballot,
     /// The configuration of this member's cluster.
     Members,
+    /// The latest term in which a hub of this name has taken this node in.
+    Term(NodeId),
 }
 
 /// What a link can do to frames.

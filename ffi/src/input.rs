@@ -82,6 +82,7 @@ pub unsafe extern "C" fn replcore_restore(
             REPLCORE_KEY_REGISTRATION => Key::Registration(NodeId(node)),
             REPLCORE_KEY_BALLOT => Key::Ballot,
             REPLCORE_KEY_MEMBERS => Key::Members,
+            REPLCORE_KEY_TERM => Key::Term(NodeId(node)),
             _ => return Err(replcore_status::Value),
         };
         let restored = match machine {

@@ -40,6 +40,8 @@ pub const REPLCORE_KEY_REGISTRATION: u32 = 1;
 pub const REPLCORE_KEY_BALLOT: u32 = 2;
 /// The key of a persisted record: the configuration of a member's cluster.
 pub const REPLCORE_KEY_MEMBERS: u32 = 3;
+/// The key of a persisted record: the latest term in which the hub in `node` has taken this node in.
+pub const REPLCORE_KEY_TERM: u32 = 4;
 
 /// A machine, in memory of the program. May be used from one thread at a time; different machines
 /// are independent, and the library has no global state. It must stay where it was made: a copy is

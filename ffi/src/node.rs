@@ -176,7 +176,8 @@ pub unsafe extern "C" fn replcore_node_memory(config: *const replcore_node_confi
 /// As a hub it keeps the table of leaves, each under its lease, and sends each what the queues of its
 /// name hold. Which queues a record goes to is for the program to say: replcore_dispatch_record does
 /// as the daemon. What is stored under REPLCORE_KEY_REGISTRATION may be lost: then the hub does not
-/// know whom to expect after a restart.
+/// know whom to expect after a restart. So may what is stored under REPLCORE_KEY_TERM: then a gateway
+/// takes whichever hub above it that it finds first, also one whose term is over.
 ///
 /// # Safety
 /// `memory` has `len` bytes that nothing else uses while the node is used; `config` and what it points

@@ -5,9 +5,9 @@ use replcore_core::time::Instant;
 
 use super::check::{bytes_mut, reference_mut};
 use super::machine::{
-    Kind, REPLCORE_KEY_BALLOT, REPLCORE_KEY_MEMBERS, REPLCORE_KEY_REGISTRATION, REPLCORE_NEVER,
-    REPLCORE_SKIP_DROPPED, REPLCORE_SKIP_EXPIRED, REPLCORE_SKIP_FORGOTTEN, REPLCORE_SKIP_LOST,
-    REPLCORE_SKIP_PURGED,
+    Kind, REPLCORE_KEY_BALLOT, REPLCORE_KEY_MEMBERS, REPLCORE_KEY_REGISTRATION, REPLCORE_KEY_TERM,
+    REPLCORE_NEVER, REPLCORE_SKIP_DROPPED, REPLCORE_SKIP_EXPIRED, REPLCORE_SKIP_FORGOTTEN,
+    REPLCORE_SKIP_LOST, REPLCORE_SKIP_PURGED,
 };
 use super::status::status;
 use super::{replcore_machine, replcore_status};
@@ -313,6 +313,7 @@ fn of_key(kind: replcore_output_kind, key: Key) -> replcore_output {
         Key::Registration(node) => (REPLCORE_KEY_REGISTRATION, node.0),
         Key::Ballot => (REPLCORE_KEY_BALLOT, 0),
         Key::Members => (REPLCORE_KEY_MEMBERS, 0),
+        Key::Term(hub) => (REPLCORE_KEY_TERM, hub.0),
     };
     replcore_output { kind: kind as u32, node, key, ..Default::default() }
 }

@@ -197,7 +197,7 @@ impl<S: AsRef<[ElectionSlot]> + AsMut<[ElectionSlot]>> Election<S> {
                 self.configuration = Stored::new(members.configuration);
                 Ok(())
             }
-            Key::Registration(_) => Err(RestoreError::Malformed),
+            Key::Registration(_) | Key::Term(_) => Err(RestoreError::Malformed),
         }
     }
 
@@ -227,7 +227,7 @@ impl<S: AsRef<[ElectionSlot]> + AsMut<[ElectionSlot]>> Election<S> {
                 };
                 postcard::to_slice(&MembersRecord { format: FORMAT, members }, buf)
             }
-            Key::Registration(_) => return None,
+            Key::Registration(_) | Key::Term(_) => return None,
         };
         used.ok().map(|used| used.len())
     }
@@ -237,7 +237,7 @@ impl<S: AsRef<[ElectionSlot]> + AsMut<[ElectionSlot]>> Election<S> {
         match key {
             Key::Ballot => self.ballot.under_way = Some(self.ballot.value),
             Key::Members => self.configuration.under_way = Some(self.configuration.value),
-            Key::Registration(_) => {}
+            Key::Registration(_) | Key::Term(_) => {}
         }
     }
 
@@ -255,7 +255,7 @@ impl<S: AsRef<[ElectionSlot]> + AsMut<[ElectionSlot]>> Election<S> {
                 self.configuration.done();
                 self.spread_configuration();
             }
-            Key::Registration(_) => {}
+            Key::Registration(_) | Key::Term(_) => {}
         }
         self.note_leader();
     }
@@ -269,7 +269,7 @@ impl<S: AsRef<[ElectionSlot]> + AsMut<[ElectionSlot]>> Election<S> {
         match key {
             Key::Ballot => self.ballot.failed(retry_at),
             Key::Members => self.configuration.failed(retry_at),
-            Key::Registration(_) => {}
+            Key::Registration(_) | Key::Term(_) => {}
         }
     }
 

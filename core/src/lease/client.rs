@@ -207,6 +207,16 @@ impl LeaseClient {
         *self = Self { term: self.term, ..Self::new() };
     }
 
+    /// The latest term in which a hub has granted a lease; 0 for none.
+    pub(crate) const fn term(&self) -> u64 {
+        self.term
+    }
+
+    /// A hub has granted a lease in this term, in an earlier life of this node.
+    pub(crate) fn restore_term(&mut self, term: u64) {
+        self.term = term;
+    }
+
     /// Whether a hub with a term was heard of, so that one may come whose term is over.
     pub(crate) const fn knows_a_term(&self) -> bool {
         self.term > 0

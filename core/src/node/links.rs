@@ -1,7 +1,9 @@
 //! A node's links: who may do what on them, and what they have to say.
 
 use super::{DialTarget, Node, NodeConfig, NodeEvent};
-use crate::contract::{Answer, DialIndex, Failure, Input, Key, LinkId, Output, Query, Token};
+use crate::contract::{
+    Answer, DialIndex, Failure, Input, Key, LinkId, Output, Query, RestoreError, Token,
+};
 use crate::lease::{Admission, Granted, REGISTRATION_BYTES_MAX, Registration};
 use crate::link::{Link, Local, Upcall, link_of};
 use crate::stream::{Address, Name, NodeId};
@@ -329,7 +331,13 @@ impl Node<'_> {
         };
         match slot.storing {
             Storing::Asked { token: asked } if asked == token => slot.storing = Storing::No,
-            _ => return,
+            _ => {
+                if let (Some(dial), Some(_)) = (slot.dial, failure) {
+                    // The term could not be kept: the next grant has it tried again.
+                    self.dials[usize::from(dial)].term_stored = 0;
+                }
+                return;
+            }
         }
         let Some(registration) = slot.registering.take() else {
             return;
@@ -439,13 +447,42 @@ impl Node<'_> {
                     .tell(NodeEvent::UpstreamRefused { dial: index, reason: RefuseReason::Term });
             }
             Granted::First => {
+                // Before anything is taken in that term: a poll tells it first.
+                place.term_due = place.lease.term() > place.term_stored;
                 slot.link.attach(0, queue);
                 slot.tell(NodeEvent::Registered { dial: index, lease_ms: lease.lease_ms });
             }
-            Granted::Again => {}
+            Granted::Again => place.term_due = place.lease.term() > place.term_stored,
         }
         slot.link.settle(self.now);
         self.retime_dial(dial.into());
+    }
+
+    /// What a [`Key::Term`] has kept. A hub that is not upstream any more is none of this node's.
+    pub(super) fn restore_term(&mut self, hub: NodeId, record: &[u8]) -> Result<(), RestoreError> {
+        let bytes = record.try_into().map_err(|_| RestoreError::Malformed)?;
+        let term = u64::from_le_bytes(bytes);
+        for place in self.dials.iter_mut().filter(|place| place.upstream() == Some(hub)) {
+            place.lease.restore_term(term);
+            place.term_stored = term;
+        }
+        Ok(())
+    }
+
+    fn poll_term(&mut self, owner: u32, buf: &mut [u8]) -> Option<Output<NodeEvent>> {
+        let dial = usize::from(self.links[owner as usize].dial?);
+        let place = &mut self.dials[dial];
+        let hub = place.upstream().filter(|_| place.term_due)?;
+        let term = place.lease.term();
+        let record = term.to_le_bytes();
+        let Some(space) = buf.get_mut(..record.len()) else {
+            return Some(Output::NeedBuffer { len: record.len() });
+        };
+        space.copy_from_slice(&record);
+        place.term_due = false;
+        place.term_stored = term;
+        let token = self.next_token(owner);
+        Some(Output::Persist { key: Key::Term(hub), token, len: record.len() })
     }
 
     // Time and output.
@@ -475,6 +512,10 @@ impl Node<'_> {
                 return Some(Output::Event { event, len: 0 });
             }
         }
+        if let Some(output) = self.poll_term(owner, buf) {
+            return Some(output);
+        }
+        let slot = &mut self.links[owner as usize];
         if let Storing::Ask = slot.storing {
             return Some(self.poll_store(owner, buf));
         }

@@ -94,18 +94,38 @@ pub struct DialSlot {
     link: Option<LinkId>,
     /// Ended because there was nothing more to say.
     done: bool,
+    /// The term of the lease that the driver was last told to keep.
+    term_stored: u64,
+    /// The driver is to be told to keep it.
+    term_due: bool,
 }
 
 impl DialSlot {
     /// A place to dial, or to be dialled from.
     pub const fn new(target: DialTarget) -> Self {
-        Self { target, dialer: Dialer::new(), lease: LeaseClient::new(), link: None, done: false }
+        Self {
+            target,
+            dialer: Dialer::new(),
+            lease: LeaseClient::new(),
+            link: None,
+            done: false,
+            term_stored: 0,
+            term_due: false,
+        }
     }
 
     const fn dials(&self) -> bool {
         match self.target {
             DialTarget::Upstream { dials, .. } => dials,
             DialTarget::Leaf => true,
+        }
+    }
+
+    /// The hub above that is there, whatever machine it runs on.
+    fn upstream(&self) -> Option<NodeId> {
+        match self.target {
+            DialTarget::Upstream { queue, .. } => Some(queue.node_id()),
+            DialTarget::Leaf => None,
         }
     }
 
@@ -520,6 +540,7 @@ impl Machine for Node<'_> {
         }
         match key {
             Key::Registration(_) => self.leases.restore(record),
+            Key::Term(hub) => self.restore_term(hub, record),
             Key::Ballot | Key::Members => Err(RestoreError::Malformed),
         }
     }

@@ -47,7 +47,7 @@ const fn file_of(key: Key) -> Option<(&'static str, u8)> {
     match key {
         Key::Ballot => Some(("ballot", 1)),
         Key::Members => Some(("configuration", 2)),
-        Key::Registration(_) => None,
+        Key::Registration(_) | Key::Term(_) => None,
     }
 }
 

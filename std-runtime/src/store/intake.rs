@@ -18,6 +18,7 @@ const fn state_key(key: Key) -> (u8, u64) {
         Key::Registration(NodeId(id)) => (1, id),
         Key::Ballot => (2, 0),
         Key::Members => (3, 0),
+        Key::Term(NodeId(id)) => (4, id),
     }
 }
 
@@ -28,6 +29,7 @@ impl<D: Disk> SegmentStore<D> {
                 1 => each(Key::Registration(NodeId(*id)), state),
                 2 => each(Key::Ballot, state),
                 3 => each(Key::Members, state),
+                4 => each(Key::Term(NodeId(*id)), state),
                 _ => {}
             }
         }
