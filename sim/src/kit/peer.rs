@@ -8,8 +8,8 @@ use replcore::contract::SkipReason;
 use replcore::rng::Rng;
 use replcore::stream::{Cursor, Name, Position, QueueKey};
 use replcore::wire::{
-    self, Ack, Bye, ByeReason, Control, Frame, Hello, Lease, Level, Open, Refuse, RefuseReason,
-    Register, Reject, Resume, Role, Skip, Subscribe,
+    self, Ack, Bye, ByeReason, Control, FEATURE_STANDBY, Frame, Hello, Lease, Level, Open,
+    Redirect, Refuse, RefuseReason, Register, Reject, Resume, Role, Skip, Subscribe, TermLease,
 };
 
 /// Bytes of the record at a position, as the kit imagines queues.
@@ -47,6 +47,8 @@ pub(crate) struct Peer {
     pub(crate) name: Name,
     pub(crate) frame_bytes_max: u32,
     instance: u64,
+    /// In which a hub leads that has standbys; 0 for one without, and for others.
+    term: u64,
     greeted: bool,
     registered: bool,
     registers_heard: u32,
@@ -60,7 +62,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn new(role: Role, name: Name, rng: &mut Rng) -> Self {
+    pub(crate) fn new(role: Role, name: Name, term: u64, rng: &mut Rng) -> Self {
         let outgoing = Outgoing {
             resume: None,
             next: Cursor::default(),
@@ -73,6 +75,7 @@ impl Peer {
             name,
             frame_bytes_max: if rng.between(0, 3) == 0 { wire::FRAME_BYTES_MIN } else { 65_536 },
             instance: 7 + name.node_id().0 % 3,
+            term: if role == Role::Hub { term } else { 0 },
             greeted: false,
             registered: false,
             registers_heard: 0,
@@ -140,6 +143,10 @@ impl Peer {
         }
         if !self.greeted {
             self.greeted = true;
+            if self.term > 0 && rng.between(0, 9) == 0 {
+                // It stands by, and says no more that is listened to.
+                return put(out, 0, &Control::Redirect(Redirect { address: "127.0.0.1:1" }));
+            }
             self.greet(rng, out);
             if self.role == Role::Member {
                 put(out, 0, &Control::Cluster(member_peer::cluster(rng, hostile)));
@@ -161,7 +168,7 @@ impl Peer {
         if self.registers_heard > 0 && rng.between(0, 3) > 0 {
             self.registers_heard -= 1;
             let lease_ms = rng.between(1_000, 900_000) as u32;
-            return put(out, 0, &Control::Lease(Lease { lease_ms }));
+            return put(out, 0, &self.lease(lease_ms, rng));
         }
         match rng.between(0, 9) {
             0..=3 => self.answer(rng, hostile, out),
@@ -173,13 +180,22 @@ impl Peer {
         }
     }
 
+    fn lease(&self, lease_ms: u32, rng: &mut Rng) -> Control<'static> {
+        if self.term == 0 {
+            return Control::Lease(Lease { lease_ms });
+        }
+        // Now and then one whose term is over.
+        let over = u64::from(rng.between(0, 9) == 0);
+        Control::TermLease(TermLease { lease_ms, term: self.term - over })
+    }
+
     fn greet(&self, rng: &mut Rng, out: &mut Vec<u8>) {
         let hello = Hello {
             magic: *b"RPLC",
             version_min: wire::VERSION_MIN,
             version_max: wire::VERSION_MAX,
             role: self.role,
-            features: 0,
+            features: if self.term > 0 { FEATURE_STANDBY } else { 0 },
             name: self.name.as_str(),
             instance: self.instance,
             epoch: 1 << 16,
@@ -275,7 +291,7 @@ impl Peer {
         let short = number.min(u64::from(u32::MAX)) as u32;
         let stream = rng.between(0, 20) as u8;
         let long = "x".repeat(rng.between(0, 70) as usize);
-        let control = match rng.between(0, 13) {
+        let control = match rng.between(0, 15) {
             0 => return self.greet(rng, out),
             1 => Control::Refuse(Refuse { reason: RefuseReason::Busy, retry_after_ms: short }),
             2 => Control::Register(Register { lease_ms: short, address: &long, queues: [&long] }),
@@ -309,7 +325,9 @@ impl Peer {
             9 => Control::Reject(Reject { position: number }),
             10 => Control::Pong(short),
             11 => Control::Bye(Bye { reason: ByeReason::Done, retry_after_ms: short }),
-            12 => {
+            12 => Control::TermLease(TermLease { lease_ms: short, term: number }),
+            13 => Control::Redirect(Redirect { address: &long }),
+            14 => {
                 let head = wire::call_header(wire::Call { id: short, reply: true }, 3);
                 out.extend_from_slice(&head);
                 return out.extend_from_slice(&[1, 2, 3]);

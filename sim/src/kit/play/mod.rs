@@ -101,6 +101,8 @@ struct Play<'a, S: Subject> {
     queues: BTreeMap<QueueKey, Queue>,
     watched: BTreeMap<(LinkId, StreamIndex), QueueKey>,
     sources: BTreeMap<(LinkId, StreamIndex), StreamKey>,
+    /// In which the hub leads that the next link is to; 0 when hubs have no standbys.
+    term: u64,
     last_token: Token,
     epoch: Epoch,
     idle: Option<Instant>,
@@ -138,6 +140,7 @@ pub(crate) fn play<S: Subject>(
         queues: BTreeMap::new(),
         watched: BTreeMap::new(),
         sources: BTreeMap::new(),
+        term: seed % 2,
         last_token: Token(0),
         epoch: Epoch(1 << 16 | 3),
         idle: None,

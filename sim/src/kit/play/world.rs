@@ -24,7 +24,10 @@ impl<S: Subject> Play<'_, S> {
             0 => Transport::Datagram,
             _ => Transport::Stream,
         };
-        let peer = Peer::new(role, name, &mut self.rng);
+        if self.term > 0 && self.rng.between(0, 9) == 0 {
+            self.term += 1;
+        }
+        let peer = Peer::new(role, name, self.term, &mut self.rng);
         self.links.insert(
             link,
             Link {
