@@ -280,6 +280,14 @@ async fn a_leaf_refuses_a_hub_whose_term_is_over() {
     })
     .await;
     assert!(group.node(0).bodies().await.is_empty());
+    // One that has started anew has not forgotten it.
+    let leaf = TestNode::start(leaf.crash());
+    eventually("it is refused again", async || {
+        let status = leaf.status().await;
+        counter(&status, "link_terms_over") > 1
+    })
+    .await;
+    assert!(group.node(0).bodies().await.is_empty());
     group.promote(2);
     leaf.post("flow", posted[2]).await;
     eventually("the hub of term 3 has all", async || {
