@@ -192,6 +192,8 @@ pub fn encode(
     out[8] = KIND_RECORD;
     out[9] = id.class;
     out[10..12].copy_from_slice(&(attributes as u16).to_le_bytes());
+    // `stamp` leaves a time alone: here it would be what the buffer held before.
+    out[32..40].fill(0);
     let mut writer = Writer { out, at: RECORD_HEADER_BYTES };
     writer.attribute(tag::TYPE, message.message_type.as_bytes());
     writer.attribute(tag::KEY, message.key);
@@ -538,7 +540,8 @@ mod tests {
     }
 
     fn encoded() -> std::vec::Vec<u8> {
-        let mut out = std::vec![0; 512];
+        // What a buffer holds before does not show.
+        let mut out = std::vec![0xaa; 512];
         let length = encode(&sample(), id(), Stamp(33), &mut out, crc32c).unwrap();
         out.truncate(length);
         out

@@ -1,4 +1,5 @@
-//! A leaf on four microcontrollers in QEMU: see `examples/firmware`.
+//! A leaf on four microcontrollers in QEMU: see `examples/firmware`, and `examples/firmware-c` for the
+//! one in C.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -21,48 +22,85 @@ const LEAF: &str = "mcu-1";
 /// An emulated board on a busy machine is slow.
 const PATIENCE: Duration = Duration::from_secs(240);
 
-/// A kind of board.
+/// What runs on a board.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Program {
+    Rust,
+    C,
+}
+
+/// A kind of board, and what runs there.
 #[derive(Clone, Copy)]
 struct Kind {
+    program: Program,
     /// What it is compiled for; that chooses the board in `examples/firmware`.
     target: &'static str,
     emulator: &'static str,
     machine: &'static [&'static str],
 }
 
+const CORTEX_M3_IN_C: Kind = Kind { program: Program::C, ..CORTEX_M3 };
 const CORTEX_M3: Kind = cortex("thumbv7m-none-eabi", &["-M", "lm3s6965evb"]);
 const CORTEX_M4F: Kind = cortex("thumbv7em-none-eabihf", &["-M", "mps2-an386"]);
 const CORTEX_M0: Kind = cortex("thumbv6m-none-eabi", &["-M", "microbit"]);
 const RISC_V: Kind = Kind {
+    program: Program::Rust,
     target: "riscv32imac-unknown-none-elf",
     emulator: "qemu-system-riscv32",
     machine: &["-M", "virt", "-bios", "none"],
 };
 
 const fn cortex(target: &'static str, machine: &'static [&'static str]) -> Kind {
-    Kind { target, emulator: "qemu-system-arm", machine }
+    Kind { program: Program::Rust, target, emulator: "qemu-system-arm", machine }
 }
 
 impl Kind {
     /// Builds the firmware; `None`, and the test is counted as left out, where that cannot be done.
     fn build(&self) -> Option<PathBuf> {
-        let test = format!("the firmware for {}", self.target);
+        let test = format!("the firmware {}", self.label());
         if !has(self.emulator) {
             leave_out(&test, self.emulator);
             return None;
         }
-        let built = Command::new(root().join("scripts/mcu-cargo"))
-            .args([self.target, "build", "--quiet", "--release", "--bin", "replcore-firmware"])
-            .arg("--manifest-path")
-            .arg(root().join("examples/firmware/Cargo.toml"))
-            .output()
-            .unwrap();
+        let (mut command, image, needs) = self.how_to_build();
+        let built = command.output().unwrap();
         if built.status.code() == Some(3) {
-            leave_out(&test, "rustc-web, cargo-web, rust-web-src and lld-22 of Debian");
+            leave_out(&test, needs);
             return None;
         }
         assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-        Some(root().join("target/mcu").join(self.target).join("release/replcore-firmware"))
+        Some(image)
+    }
+
+    fn label(&self) -> String {
+        match self.program {
+            Program::Rust => format!("for {}", self.target),
+            Program::C => format!("in C for {}", self.target),
+        }
+    }
+
+    /// What builds it, where the image then is, and what that needs.
+    fn how_to_build(&self) -> (Command, PathBuf, &'static str) {
+        let folder = root().join("target/mcu");
+        match self.program {
+            Program::Rust => {
+                let mut command = Command::new(root().join("scripts/mcu-cargo"));
+                command
+                    .args([self.target, "build", "--quiet", "--release"])
+                    .args(["--bin", "replcore-firmware", "--manifest-path"])
+                    .arg(root().join("examples/firmware/Cargo.toml"));
+                let image = folder.join(self.target).join("release/replcore-firmware");
+                (command, image, "rustc-web, cargo-web, rust-web-src and lld-22 of Debian")
+            }
+            Program::C => {
+                let image = folder.join("firmware-c");
+                let mut command = Command::new(root().join("examples/firmware-c/build"));
+                command.arg(&image);
+                let needs = "rustc-web, cargo-web, rust-web-src, gcc-arm-none-eabi and \
+                             libnewlib-arm-none-eabi of Debian";
+                (command, image, needs)
+            }
+        }
     }
 }
 
@@ -168,6 +206,34 @@ async fn wait_for(hub: &TestNode, count: u64, board: &mut Board) {
     }
 }
 
+/// Has the device store readings while nothing that it says gets to the hub, and lose the power in the
+/// middle of that: what was stored before is there afterwards, and arrives.
+async fn store_while_cut_off(
+    hub: &TestNode,
+    relay: &Relay,
+    board: &mut Board,
+    commands: &mut Commands,
+) {
+    commands.send(hub, "post 1".into()).await;
+    wait_for(hub, commands.readings, board).await;
+    relay.set_one_way(true);
+    // More words than the next command takes, and fewer than its readings.
+    commands.send(hub, "reset 300".into()).await;
+    commands.send(hub, "post 40".into()).await;
+    let deadline = Instant::now() + PATIENCE;
+    while board.starts() < 2 {
+        assert!(Instant::now() < deadline, "no reset: {:?}", board.said.lock().unwrap());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let said = board.said.lock().unwrap().clone();
+    let start = said.iter().rfind(|line| line.starts_with("start:")).unwrap();
+    let waiting: u64 = start.split(' ').nth(1).unwrap().parse().unwrap();
+    assert!(waiting > 1, "{said:?}");
+    relay.set_one_way(false);
+    relay.cut();
+    wait_for(hub, commands.readings, board).await;
+}
+
 /// Readings and commands over a bad line, with resets in the middle of writes, cuts, silence and a
 /// hub that crashes: nothing is lost, doubled or carried out twice.
 async fn survive(kind: Kind, rounds: u64, readings_each: u64) {
@@ -178,8 +244,9 @@ async fn survive(kind: Kind, rounds: u64, readings_each: u64) {
     let relay = Relay::serial(socket_of(&hub), noise, 11);
     let mut board = Board::start(kind, &image, relay.address);
     let mut commands = Commands::default();
+    store_while_cut_off(&hub, &relay, &mut board, &mut commands).await;
     let mut rng = Rng::new(5);
-    let mut resets = 0;
+    let mut resets = 1;
     for round in 0..rounds {
         commands.send(&hub, format!("post {readings_each}")).await;
         if round % 2 == 0 {
@@ -210,7 +277,7 @@ async fn survive(kind: Kind, rounds: u64, readings_each: u64) {
     let said = board.said.lock().unwrap();
     println!(
         "{}: {} readings, {} commands, {} starts, {} faults on the line, {:?}",
-        kind.target,
+        kind.label(),
         all.len(),
         commands.sent,
         board.starts(),
@@ -225,6 +292,11 @@ async fn survive(kind: Kind, rounds: u64, readings_each: u64) {
 async fn firmware_on_a_cortex_m3_carries_10_000_readings_over_a_bad_line_and_resets_in_the_middle_of_a_write()
  {
     survive(CORTEX_M3, 20, 500).await;
+}
+
+#[tokio::test]
+async fn firmware_in_c_loses_and_doubles_nothing() {
+    survive(CORTEX_M3_IN_C, 5, 100).await;
 }
 
 #[tokio::test]

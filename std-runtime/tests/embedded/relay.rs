@@ -24,9 +24,18 @@ struct Shared {
     open: Mutex<Vec<TcpStream>>,
     /// Nothing passes, in either direction, and nothing is closed.
     silent: AtomicBool,
+    /// Nothing passes from the device to the hub, and the other way there is no noise.
+    one_way: AtomicBool,
     faults: AtomicU64,
     /// The device's end stays open when the hub's end closes, as a serial server's does.
     keeps_device: bool,
+}
+
+/// Which way bytes go: up is to the hub.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Up,
+    Down,
 }
 
 /// A relay on a port of its own.
@@ -56,6 +65,7 @@ impl Relay {
             noise,
             open: Mutex::default(),
             silent: AtomicBool::new(false),
+            one_way: AtomicBool::new(false),
             faults: AtomicU64::new(0),
             keeps_device,
         });
@@ -80,6 +90,11 @@ impl Relay {
     /// Lets nothing pass any more, or lets it again.
     pub(crate) fn set_silent(&self, silent: bool) {
         self.shared.silent.store(silent, Ordering::Relaxed);
+    }
+
+    /// Lets nothing pass from the device to the hub any more, and all the other way; or ends that.
+    pub(crate) fn set_one_way(&self, one_way: bool) {
+        self.shared.one_way.store(one_way, Ordering::Relaxed);
     }
 
     /// How many faults were made.
@@ -111,10 +126,11 @@ impl Shared {
             let up = {
                 let (from, to) = (device.try_clone().unwrap(), hub.try_clone().unwrap());
                 let (shared, stop) = (self.clone(), stop.clone());
-                thread::spawn(move || shared.copy(from, to, &stop, seed ^ attempt << 32))
+                thread::spawn(move || shared.copy(from, to, Way::Up, &stop, seed ^ attempt << 32))
             };
             let rng_seed = !seed ^ attempt << 32;
-            self.copy(hub.try_clone().unwrap(), device.try_clone().unwrap(), &stop, rng_seed);
+            let (from, to) = (hub.try_clone().unwrap(), device.try_clone().unwrap());
+            self.copy(from, to, Way::Down, &stop, rng_seed);
             let _ = hub.shutdown(Shutdown::Both);
             let device_ended = up.join().unwrap();
             if !self.keeps_device || device_ended {
@@ -125,7 +141,14 @@ impl Shared {
     }
 
     /// Copies until either end closes; whether it was the one that is read.
-    fn copy(&self, mut from: TcpStream, mut to: TcpStream, stop: &AtomicBool, seed: u64) -> bool {
+    fn copy(
+        &self,
+        mut from: TcpStream,
+        mut to: TcpStream,
+        way: Way,
+        stop: &AtomicBool,
+        seed: u64,
+    ) -> bool {
         let mut rng = Rng::new(seed);
         let mut buf = [0; 4096];
         // A timeout on one of two handles of a socket is a timeout on both.
@@ -140,11 +163,12 @@ impl Shared {
                 Err(error) if is_timeout(&error) => continue,
                 Err(_) => break,
             };
-            if self.silent.load(Ordering::Relaxed) {
+            let one_way = self.one_way.load(Ordering::Relaxed);
+            if self.silent.load(Ordering::Relaxed) || one_way && way == Way::Up {
                 continue;
             }
-            let passed = self.damage(&buf[..bytes], &mut rng);
-            if to.write_all(&passed).is_err() {
+            let damaged = (!one_way).then(|| self.damage(&buf[..bytes], &mut rng));
+            if to.write_all(damaged.as_deref().unwrap_or(&buf[..bytes])).is_err() {
                 break;
             }
         }
