@@ -13,6 +13,8 @@ fn main() {
     let target = env::var("TARGET").unwrap();
     let board = BOARDS.iter().find(|board| board.0 == target);
     let Some((_, board)) = board else { panic!("no board for {target}; there are {BOARDS:?}") };
+    let ethernet = env::var_os("CARGO_FEATURE_ETHERNET").is_some();
+    assert!(!ethernet || *board == "mps2", "of the boards only mps2 has Ethernet here");
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap());
     fs::copy(format!("memory/{board}.x"), out.join("memory.x")).unwrap();
     println!(

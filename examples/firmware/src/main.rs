@@ -2,10 +2,11 @@
 //! both in a flash log, so that no reading is lost or doubled and no command is carried out twice,
 //! whenever the power or the line fails.
 //!
-//! The link is a serial line with COBS frames. Commands are messages that the hub has for this
-//! leaf; their body is text: `post N` for N more readings, `reset N` to lose the power when the
-//! Nth next word is written to flash, `stack` to say how much stack was used. A reading's body is its
-//! number, how many commands were carried out before it, and a digest of them in order.
+//! The link is a serial line with COBS frames or, with the feature `ethernet`, TCP. Commands are
+//! messages that the hub has for this leaf; their body is text: `post N` for N more readings, `reset N`
+//! to lose the power when the Nth next word is written to flash, `stack` to say how much stack was
+//! used. A reading's body is its number, how many commands were carried out before it, and a digest of
+//! them in order.
 #![no_std]
 #![no_main]
 
@@ -22,10 +23,15 @@ use replcore::wire::CONTROL_FRAME_BYTES_MAX;
 use semihosting::{println, process};
 
 use crate::app::{App, CLASS};
-use crate::board::{Line, Place, RamFlash};
+use crate::board::{Clock, FRAMING, Line, Place, RamFlash};
 
 /// The longest frame either way; the least that the protocol allows.
 const FRAME_BYTES: usize = CONTROL_FRAME_BYTES_MAX;
+/// A frame as a packet on a serial line.
+const PACKET_BYTES: usize = match FRAMING {
+    Framing::Cobs => cobs::encoded_bytes_max(FRAME_BYTES) + 1,
+    Framing::Stream => 0,
+};
 /// Longest command that is carried out.
 const COMMAND_BYTES: usize = 192;
 
@@ -36,11 +42,12 @@ const NAME: Name = match Name::new("mcu-1") {
 
 static INCOMING: Place<[u8; cobs::decode_buffer_bytes(FRAME_BYTES)]> = Place::empty();
 static OUTGOING: Place<[u8; FRAME_BYTES]> = Place::empty();
-static PACKET: Place<[u8; cobs::encoded_bytes_max(FRAME_BYTES) + 1]> = Place::empty();
+static PACKET: Place<[u8; PACKET_BYTES]> = Place::empty();
 static COMMAND: Place<[u8; COMMAND_BYTES]> = Place::empty();
 static LEAF: Place<Leaf> = Place::empty();
 static SESSION: Place<Session<'static>> = Place::empty();
 static APP: Place<App> = Place::empty();
+static LINE: Place<Line> = Place::empty();
 
 #[panic_handler]
 fn on_panic(info: &core::panic::PanicInfo<'_>) -> ! {
@@ -89,9 +96,15 @@ fn make_session(leaf: &'static mut Leaf) -> &'static mut Session<'static> {
             packet: PACKET.put(|| [0; _]),
             record: COMMAND.put(|| [0; _]),
         };
-        let session = Session::new(leaf, Framing::Cobs, buffers);
+        let session = Session::new(leaf, FRAMING, buffers);
         SESSION.put(|| session.expect("buffers of the right size"))
     }
+}
+
+#[inline(never)]
+fn make_line(clock: Clock, seed: u64) -> &'static mut Line {
+    // SAFETY: called once, by `run`.
+    unsafe { LINE.put(|| Line::new(clock, seed)) }
 }
 
 /// The program; the board calls it once.
@@ -99,15 +112,25 @@ fn run() -> ! {
     let (mut clock, random) = board::start();
     let app = open_log(random);
     let session = make_session(make_leaf(app.instance(), app.epoch(), random));
+    let line = make_line(clock.clone(), random ^ u64::from(app.epoch().0));
     println!("start: {} readings wait, {} bytes of stack", app.waiting(), board::stack_bytes());
     board::repaint_stack();
     loop {
         let posted = app.post_reading();
-        let Ok(turn) = blocking::turn(session, &mut Line, app, || clock.now());
-        match turn {
+        match line.opened() {
+            Some(true) => session.connected(clock.now()),
+            Some(false) => session.disconnected(clock.now()),
+            None => {}
+        }
+        // A line that says an error has ended.
+        match blocking::turn(session, line, app, || clock.now()).unwrap_or(Turn::Disconnect) {
             Turn::Halted(reason) => panic!("{reason}"),
-            // A serial line is always there.
-            Turn::Wait(_) | Turn::Connect | Turn::Disconnect => {}
+            Turn::Wait(_) => {}
+            Turn::Connect => line.open(),
+            Turn::Disconnect => {
+                line.close();
+                session.disconnected(clock.now());
+            }
         }
         if !posted {
             board::wait();

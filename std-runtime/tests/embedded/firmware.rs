@@ -3,10 +3,10 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use replcore::log::crc32c;
@@ -26,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(240);
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Program {
     Rust,
+    /// In Rust, with a link by Ethernet.
+    Ethernet,
     C,
 }
 
@@ -43,6 +45,7 @@ const CORTEX_M3_IN_C: Kind = Kind { program: Program::C, ..CORTEX_M3 };
 const CORTEX_M3: Kind = cortex("thumbv7m-none-eabi", &["-M", "lm3s6965evb"]);
 const CORTEX_M4F: Kind = cortex("thumbv7em-none-eabihf", &["-M", "mps2-an386"]);
 const CORTEX_M0: Kind = cortex("thumbv6m-none-eabi", &["-M", "microbit"]);
+const ETHERNET: Kind = Kind { program: Program::Ethernet, ..CORTEX_M4F };
 const RISC_V: Kind = Kind {
     program: Program::Rust,
     target: "riscv32imac-unknown-none-elf",
@@ -55,8 +58,12 @@ const fn cortex(target: &'static str, machine: &'static [&'static str]) -> Kind 
 }
 
 impl Kind {
-    /// Builds the firmware; `None`, and the test is counted as left out, where that cannot be done.
-    fn build(&self) -> Option<PathBuf> {
+    /// Builds the firmware into `folder`; `None`, and the test is counted as left out, where that cannot
+    /// be done.
+    fn build(&self, folder: &Path) -> Option<PathBuf> {
+        // Two kinds of link have the same place for their image.
+        static BUILDING: Mutex<()> = Mutex::new(());
+        let _building = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
         let test = format!("the firmware {}", self.label());
         if !has(self.emulator) {
             leave_out(&test, self.emulator);
@@ -69,12 +76,15 @@ impl Kind {
             return None;
         }
         assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-        Some(image)
+        let copy = folder.join("image");
+        std::fs::copy(image, &copy).unwrap();
+        Some(copy)
     }
 
     fn label(&self) -> String {
         match self.program {
             Program::Rust => format!("for {}", self.target),
+            Program::Ethernet => format!("with Ethernet for {}", self.target),
             Program::C => format!("in C for {}", self.target),
         }
     }
@@ -83,12 +93,15 @@ impl Kind {
     fn how_to_build(&self) -> (Command, PathBuf, &'static str) {
         let folder = root().join("target/mcu");
         match self.program {
-            Program::Rust => {
+            Program::Rust | Program::Ethernet => {
                 let mut command = Command::new(root().join("scripts/mcu-cargo"));
                 command
                     .args([self.target, "build", "--quiet", "--release"])
                     .args(["--bin", "replcore-firmware", "--manifest-path"])
                     .arg(root().join("examples/firmware/Cargo.toml"));
+                if self.program == Program::Ethernet {
+                    command.args(["--features", "ethernet"]);
+                }
                 let image = folder.join(self.target).join("release/replcore-firmware");
                 (command, image, "rustc-web, cargo-web, rust-web-src and lld-22 of Debian")
             }
@@ -114,12 +127,20 @@ struct Board {
 impl Board {
     fn start(kind: Kind, image: &PathBuf, line: SocketAddr) -> Self {
         let chardev = format!("socket,id=line,host=127.0.0.1,port={},nodelay=on", line.port());
-        let mut child = Command::new(kind.emulator)
+        // The firmware is told the hub's port as its argument.
+        let console = format!("enable=on,target=native,arg=firmware,arg={}", line.port());
+        let mut command = Command::new(kind.emulator);
+        match kind.program {
+            Program::Ethernet => command.args(["-serial", "none", "-nic", "user"]),
+            Program::Rust | Program::C => {
+                command.args(["-chardev", &chardev, "-serial", "chardev:line"])
+            }
+        };
+        let mut child = command
             .args(kind.machine)
             .args(["-display", "none", "-monitor", "none"])
-            .args(["-chardev", &chardev, "-serial", "chardev:line"])
             .args(["-accel", "tcg,thread=single,tb-size=16"])
-            .args(["-semihosting-config", "enable=on,target=native", "-kernel"])
+            .args(["-semihosting-config", &console, "-kernel"])
             .arg(image)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -163,10 +184,12 @@ impl Commands {
     }
 }
 
-fn options(folder: &std::path::Path) -> NodeOptions {
+fn options(folder: &Path, kind: Kind) -> NodeOptions {
     let mut options = hub_options(folder, "hub");
     options.rules.clear();
-    options.listen = vec![Address::Serial("127.0.0.1:0".into())];
+    if kind.program != Program::Ethernet {
+        options.listen = vec![Address::Serial("127.0.0.1:0".into())];
+    }
     options
 }
 
@@ -176,6 +199,7 @@ async fn readings(hub: &TestNode) -> Vec<(u64, u64, u32)> {
     let readings = all.iter().filter(|message| message.message.message_type == "reading");
     let parse = |message: &replcore_runtime::api::StoredMessage| {
         assert_eq!(message.origin, LEAF);
+        assert_eq!(message.time_ms, 0, "the device has no clock of the wall");
         let body = String::from_utf8(message.message.body.0.clone()).unwrap();
         let parts: Vec<&str> = body.split(' ').collect();
         let digest = u32::from_str_radix(parts[2], 16).unwrap();
@@ -237,11 +261,14 @@ async fn store_while_cut_off(
 /// Readings and commands over a bad line, with resets in the middle of writes, cuts, silence and a
 /// hub that crashes: nothing is lost, doubled or carried out twice.
 async fn survive(kind: Kind, rounds: u64, readings_each: u64) {
-    let Some(image) = kind.build() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let mut hub = TestNode::start(options(folder.path()));
+    let Some(image) = kind.build(folder.path()) else { return };
+    let mut hub = TestNode::start(options(folder.path(), kind));
     let noise = Noise { flipped_one_in: 20_000, lost_one_in: 20_000, cut_one_in: 40_000 };
-    let relay = Relay::serial(socket_of(&hub), noise, 11);
+    let relay = match kind.program {
+        Program::Ethernet => Relay::tcp(socket_of(&hub)),
+        Program::Rust | Program::C => Relay::serial(socket_of(&hub), noise, 11),
+    };
     let mut board = Board::start(kind, &image, relay.address);
     let mut commands = Commands::default();
     store_while_cut_off(&hub, &relay, &mut board, &mut commands).await;
@@ -285,7 +312,7 @@ async fn survive(kind: Kind, rounds: u64, readings_each: u64) {
         said.iter().rfind(|line| line.starts_with("stack:"))
     );
     assert!(board.starts() > resets / 2, "{said:?}");
-    assert!(relay.faults() > 0);
+    assert!(relay.faults() > 0 || kind.program == Program::Ethernet);
 }
 
 #[tokio::test]
@@ -297,6 +324,11 @@ async fn firmware_on_a_cortex_m3_carries_10_000_readings_over_a_bad_line_and_res
 #[tokio::test]
 async fn firmware_in_c_loses_and_doubles_nothing() {
     survive(CORTEX_M3_IN_C, 5, 100).await;
+}
+
+#[tokio::test]
+async fn firmware_with_ethernet_loses_and_doubles_nothing() {
+    survive(ETHERNET, 5, 100).await;
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ fn SysTick() {
     TICKS.store(TICKS.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
 }
 
-/// The serial port has bytes. That has woken the processor, which is all that is wanted: the main
+/// The port has bytes or a frame. That has woken the processor, which is all that is wanted: the main
 /// loop takes them and lets the port ask again.
 #[exception]
 unsafe fn DefaultHandler(_irq: i16) {
@@ -31,6 +31,7 @@ fn entry() -> ! {
 }
 
 /// Time since the start.
+#[derive(Clone)]
 pub struct Clock {
     ticks: u64,
     seen: u32,
@@ -62,12 +63,12 @@ pub fn start() -> (Clock, u64) {
     (Clock { ticks: 0, seen: 0 }, random)
 }
 
-/// Sleeps until a byte has come or a tick is over.
+/// Sleeps until something has come or a tick is over.
 pub fn wait() {
     port::unmask_interrupt();
     // With interrupts off none is lost between the look and the sleep; it ends the sleep.
     cortex_m::interrupt::free(|_| {
-        if !port::has_byte() {
+        if !port::has_input() {
             cortex_m::asm::wfi();
         }
     });

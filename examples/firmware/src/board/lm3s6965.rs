@@ -33,7 +33,7 @@ pub fn unmask_interrupt() {
     INTERRUPT_MASK.write(RX_AND_TIMEOUT);
 }
 
-pub fn has_byte() -> bool {
+pub fn has_input() -> bool {
     FLAGS.read() & RX_EMPTY == 0
 }
 

@@ -36,7 +36,7 @@ pub fn unmask_interrupt() {
     INTERRUPT_SET.write(RX_READY_INTERRUPT);
 }
 
-pub fn has_byte() -> bool {
+pub fn has_input() -> bool {
     RX_READY.read() != 0
 }
 

@@ -1,4 +1,4 @@
-//! The board: one serial port, a clock, reset. All access to registers is in here.
+//! The board: one serial port or Ethernet, a clock, reset. All access to registers is in here.
 //!
 //! Each board is a file of the same functions; which one is built in depends on the target (see
 //! `build.rs`). Ports of three makes, three sizes of processor:
@@ -10,27 +10,30 @@
 //! | `microbit` | Cortex-M0, 16 KiB of RAM | nRF51, one byte |
 //! | `virt` | RISC-V | 16550 |
 //!
-//! All four run against the hub in `std-runtime/tests/embedded/firmware.rs`.
+//! With the feature `ethernet` the link of `mps2` is TCP through its LAN9118 in place of the serial line.
+//! All of them run against the hub in `std-runtime/tests/embedded/firmware.rs`.
 
 #[cfg(target_arch = "arm")]
 mod cortex;
 mod flash;
+#[cfg_attr(feature = "ethernet", path = "tcp.rs")]
 mod line;
 mod place;
 
 #[cfg_attr(board = "lm3s6965", path = "lm3s6965.rs")]
-#[cfg_attr(board = "mps2", path = "mps2.rs")]
+#[cfg_attr(all(board = "mps2", not(feature = "ethernet")), path = "mps2.rs")]
+#[cfg_attr(all(board = "mps2", feature = "ethernet"), path = "lan9118.rs")]
 #[cfg_attr(board = "microbit", path = "microbit.rs")]
 #[cfg_attr(board = "virt", path = "virt.rs")]
 mod port;
 
 #[cfg(target_arch = "arm")]
-pub use cortex::{repaint_stack, reset, stack_bytes, start, wait};
+pub use cortex::{Clock, repaint_stack, reset, stack_bytes, start, wait};
 pub use flash::{RECORD_PAGES, RamFlash};
-pub use line::Line;
+pub use line::{FRAMING, Line};
 pub use place::Place;
 #[cfg(target_arch = "riscv32")]
-pub use port::{repaint_stack, reset, stack_bytes, start, wait};
+pub use port::{Clock, repaint_stack, reset, stack_bytes, start, wait};
 
 /// A register.
 #[derive(Clone, Copy)]

@@ -31,7 +31,7 @@ pub fn unmask_interrupt() {
     CONTROL.write(BOTH_WAYS | RX_INTERRUPT);
 }
 
-pub fn has_byte() -> bool {
+pub fn has_input() -> bool {
     STATE.read() & RX_FULL != 0
 }
 

@@ -32,7 +32,7 @@ fn entry() -> ! {
     crate::run()
 }
 
-pub fn has_byte() -> bool {
+pub fn has_input() -> bool {
     LINE_STATUS.read() & RX_READY != 0
 }
 
@@ -55,6 +55,7 @@ fn ticks() -> u64 {
 }
 
 /// Time since the start.
+#[derive(Clone)]
 pub struct Clock;
 
 impl Clock {
@@ -84,7 +85,7 @@ pub fn wait() {
     COMPARE_HIGH.write(u32::MAX);
     COMPARE_LOW.write(until as u32);
     COMPARE_HIGH.write((until >> 32) as u32);
-    if !has_byte() {
+    if !has_input() {
         riscv::asm::wfi();
     }
     // What was claimed is done as soon as the port's byte is read.
