@@ -41,7 +41,8 @@ XX *
  * that it posts) has to survive the loss of power before the program says that it is safe.
  *
  * A library built without `std`, for a device, calls `void replcore_panic(void)`, which the program
- * supplies, when an invariant is broken: stop or reset there, and do not return. */
+ * supplies, when an invariant is broken: stop or reset there, and do not return. It has replcore_node_*
+ * and replcore_member_* only when it was built with the features `node` and `member`. */
 
 #ifndef REPLCORE_H
 #define REPLCORE_H
@@ -166,6 +167,11 @@ XX *
 #define REPLCORE_SKIP_FORGOTTEN 5
 
 /*
+ Bytes that a name or address takes with the zero behind it.
+ */
+#define REPLCORE_NAME_BYTES 64
+
+/*
  The key of a persisted record: the registration at the node in `node`.
  */
 #define REPLCORE_KEY_REGISTRATION 1
@@ -214,11 +220,6 @@ XX *
  No member of the election, or not yet: it learns from the others what the cluster is.
  */
 #define REPLCORE_MEMBERSHIP_NONE 2
-
-/*
- Bytes that a name or address takes with the zero behind it.
- */
-#define REPLCORE_NAME_BYTES 64
 
 /*
  Most bytes of metadata.

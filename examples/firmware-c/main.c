@@ -19,7 +19,7 @@ enum {
   FRAME_MAX = 512,                      /* the least that the protocol allows */
   PACKET_MAX = FRAME_MAX + 16,          /* replcore_cobs_encoded_max(FRAME_MAX), and one byte */
   COMMAND_MAX = 192,                    /* longest record of a command that is carried out */
-  LEAF_BYTES = 4352,                    /* replcore_leaf_memory() */
+  LEAF_BYTES = 3584,                    /* replcore_leaf_memory() at least */
   READ_MAX = 1024,                      /* bytes of the line in one turn */
   ENTRY_HEAD_BYTES = 12, ENTRY_LENGTH_AT = 4, CLASS = 2
 };
@@ -285,7 +285,8 @@ static void answer(const replcore_output *o)
   uint64_t now = board_now_us(), released = own ? state.released : 0, next = own ? log_next : 0;
   if (o->kind == REPLCORE_OUTPUT_KIND_ASK_INBOUND) {
     const struct place *p = log_place(&state, o->node, o->queue, o->message_class);
-    check("answer", replcore_handle_answer_inbound(leaf, now, o->token, p ? p->epoch : o->epoch, p ? p->position : 0, 0));
+    uint32_t epoch = p ? p->epoch : o->epoch;
+    check("answer", replcore_handle_answer_inbound(leaf, now, o->token, epoch, p ? p->position : 0, 0));
   } else if (o->kind == REPLCORE_OUTPUT_KIND_ASK_PLACE) {
     uint64_t place;
     check("place", replcore_place_after(state.lives, own ? LIVES_MAX : 0, o->epoch, o->position, released, &place));

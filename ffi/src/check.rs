@@ -6,6 +6,7 @@ use core::ffi::c_char;
 
 use replcore_core::log::record::KEY_BYTES_MAX;
 
+use super::machine::REPLCORE_NAME_BYTES;
 use super::replcore_status;
 
 /// The bytes at `data`; none for length 0, whatever the pointer.
@@ -112,6 +113,15 @@ pub(crate) unsafe fn text<'a>(text: *const c_char) -> Result<&'a str, replcore_s
     // SAFETY: these bytes were read just now.
     let bytes = unsafe { bytes(text.cast(), len) }?;
     core::str::from_utf8(bytes).map_err(|_| replcore_status::Text)
+}
+
+/// A text of at most 63 bytes, with zeros behind it.
+pub(crate) fn characters(text: &str) -> [c_char; REPLCORE_NAME_BYTES] {
+    let mut out = [0; REPLCORE_NAME_BYTES];
+    for (place, byte) in out.iter_mut().zip(text.bytes().take(REPLCORE_NAME_BYTES - 1)) {
+        *place = byte as c_char;
+    }
+    out
 }
 
 /// A structure whose first field is its size, as far as the caller's header knew it: a shorter one

@@ -6,10 +6,9 @@ use replcore_core::log::record::Record;
 use replcore_core::queue::rules::{Destination, Place, Rule, RuleText, Rules, Source};
 use replcore_core::stream::{Name, NodeId};
 
-use super::check::{bytes, reference, reference_mut, sized, slice, text};
+use super::check::{bytes, characters, reference, reference_mut, sized, slice, text};
 use super::leaf::or;
-use super::machine::{Memory, bytes_of_machine, part};
-use super::member_view::{REPLCORE_NAME_BYTES, characters};
+use super::machine::{Memory, REPLCORE_NAME_BYTES, bytes_of_machine, part};
 use super::replcore_status;
 use super::status::status;
 

@@ -33,7 +33,9 @@ fn take(machine: Kind<'_>, now_us: u64, input: Input<'_>) -> usize {
     let now = Instant::from_micros(now_us);
     match machine {
         Kind::Leaf(leaf) => leaf.handle(now, input),
+        #[cfg(feature = "member")]
         Kind::Member(member) => member.handle(now, input),
+        #[cfg(feature = "node")]
         Kind::Node(node) => node.handle(now, input),
     }
 }
@@ -87,7 +89,9 @@ pub unsafe extern "C" fn replcore_restore(
         };
         let restored = match machine {
             Kind::Leaf(leaf) => leaf.restore(key, data),
+            #[cfg(feature = "member")]
             Kind::Member(member) => member.restore(key, data),
+            #[cfg(feature = "node")]
             Kind::Node(node) => node.restore(key, data),
         };
         restored.map_err(|_| replcore_status::Restore)

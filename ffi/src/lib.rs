@@ -11,9 +11,13 @@ mod input;
 mod leaf;
 mod log;
 mod machine;
+#[cfg(feature = "member")]
 mod member;
+#[cfg(feature = "member")]
 mod member_view;
+#[cfg(feature = "node")]
 mod node;
+#[cfg(feature = "node")]
 mod node_view;
 mod output;
 mod record;
@@ -26,9 +30,13 @@ pub use input::*;
 pub use leaf::*;
 pub use log::*;
 pub use machine::*;
+#[cfg(feature = "member")]
 pub use member::*;
+#[cfg(feature = "member")]
 pub use member_view::*;
+#[cfg(feature = "node")]
 pub use node::*;
+#[cfg(feature = "node")]
 pub use node_view::*;
 pub use output::*;
 pub use record::*;

@@ -3,7 +3,9 @@
 use core::ffi::c_void;
 
 use replcore_core::leaf::Leaf;
+#[cfg(feature = "member")]
 use replcore_core::member::Member;
+#[cfg(feature = "node")]
 use replcore_core::node::Node;
 
 use super::check::reference;
@@ -33,6 +35,8 @@ pub const REPLCORE_SKIP_PURGED: u32 = 3;
 pub const REPLCORE_SKIP_LOST: u32 = 4;
 /// Why entries will not come: acknowledged before, and no longer held.
 pub const REPLCORE_SKIP_FORGOTTEN: u32 = 5;
+/// Bytes that a name or address takes with the zero behind it.
+pub const REPLCORE_NAME_BYTES: usize = 64;
 /// The key of a persisted record: the registration at the node in `node`.
 pub const REPLCORE_KEY_REGISTRATION: u32 = 1;
 
@@ -54,7 +58,9 @@ pub struct replcore_machine {
 }
 
 const LEAF: u64 = u64::from_le_bytes(*b"replleaf");
+#[cfg(feature = "member")]
 const MEMBER: u64 = u64::from_le_bytes(*b"replmemb");
+#[cfg(feature = "node")]
 const NODE: u64 = u64::from_le_bytes(*b"replnode");
 
 /// A machine behind the head that tells its kind.
@@ -67,7 +73,9 @@ pub(crate) struct Of<M> {
 /// A machine that a program has given.
 pub(crate) enum Kind<'a> {
     Leaf(&'a mut Leaf),
+    #[cfg(feature = "member")]
     Member(&'a mut Member<'static>),
+    #[cfg(feature = "node")]
     Node(&'a mut Node<'static>),
 }
 
@@ -86,7 +94,9 @@ pub(crate) unsafe fn machine<'a>(
     unsafe {
         match magic {
             LEAF => Ok(Kind::Leaf(behind(machine))),
+            #[cfg(feature = "member")]
             MEMBER => Ok(Kind::Member(behind(machine))),
+            #[cfg(feature = "node")]
             NODE => Ok(Kind::Node(behind(machine))),
             _ => Err(replcore_status::Kind),
         }
@@ -145,6 +155,7 @@ pub(crate) unsafe fn leaf<'a>(
 ///
 /// # Safety
 /// As for [`machine`].
+#[cfg(feature = "member")]
 pub(crate) unsafe fn member<'a>(
     pointer: *mut replcore_machine,
 ) -> Result<&'a mut Member<'static>, replcore_status> {
@@ -156,6 +167,7 @@ pub(crate) unsafe fn member<'a>(
 ///
 /// # Safety
 /// As for [`machine`].
+#[cfg(feature = "node")]
 pub(crate) unsafe fn node<'a>(
     pointer: *mut replcore_machine,
 ) -> Result<&'a mut Node<'static>, replcore_status> {
@@ -229,6 +241,7 @@ impl Memory {
         self.place(LEAF, leaf)
     }
 
+    #[cfg(feature = "member")]
     pub(crate) fn member(
         self,
         member: Member<'static>,
@@ -236,6 +249,7 @@ impl Memory {
         self.place(MEMBER, member)
     }
 
+    #[cfg(feature = "node")]
     pub(crate) fn node(
         self,
         node: Node<'static>,

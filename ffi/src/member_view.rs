@@ -9,9 +9,9 @@ use replcore_core::stream::NodeId;
 use replcore_core::time::Instant;
 use replcore_core::wire::{METADATA_BYTES_MAX, MemberRole};
 
-use super::check::{bytes_mut, reference_mut};
+use super::check::{bytes_mut, characters, reference_mut};
 use super::leaf::link_stats;
-use super::machine::{REPLCORE_NEVER, member};
+use super::machine::{REPLCORE_NAME_BYTES, REPLCORE_NEVER, member};
 use super::member::{
     REPLCORE_MEMBERSHIP_LEARNER, REPLCORE_MEMBERSHIP_NONE, REPLCORE_MEMBERSHIP_VOTER,
 };
@@ -60,8 +60,6 @@ pub struct replcore_leader {
     pub since_us: u64,
 }
 
-/// Bytes that a name or address takes with the zero behind it.
-pub const REPLCORE_NAME_BYTES: usize = 64;
 /// Most bytes of metadata.
 pub const REPLCORE_METADATA_BYTES: usize = 256;
 
@@ -355,13 +353,4 @@ fn flatten(view: &PeerView<'_>, membership: Membership) -> replcore_peer {
         round_trip_us: view.round_trip_us,
         reserved: 0,
     }
-}
-
-/// A text of at most 63 bytes, with zeros behind it.
-pub(crate) fn characters(text: &str) -> [c_char; REPLCORE_NAME_BYTES] {
-    let mut out = [0; REPLCORE_NAME_BYTES];
-    for (place, byte) in out.iter_mut().zip(text.bytes().take(REPLCORE_NAME_BYTES - 1)) {
-        *place = byte as c_char;
-    }
-    out
 }

@@ -7,10 +7,9 @@ use replcore_core::lease::{LeaseSlot, LeaseState};
 use replcore_core::stream::NodeId;
 use replcore_core::wire::{self, Role};
 
-use super::check::{bytes, reference_mut};
+use super::check::{bytes, characters, reference_mut};
 use super::leaf::{REPLCORE_ROLE_CLIENT, REPLCORE_ROLE_HUB, REPLCORE_ROLE_LEAF, link_stats};
-use super::machine::node;
-use super::member_view::{REPLCORE_NAME_BYTES, characters};
+use super::machine::{REPLCORE_NAME_BYTES, node};
 use super::status::status;
 use super::{replcore_link_stats, replcore_machine, replcore_status};
 

@@ -154,7 +154,9 @@ pub unsafe extern "C" fn replcore_poll(
         let output = unsafe { reference_mut(output) }?;
         *output = match machine {
             Kind::Leaf(leaf) => flatten(leaf.poll(buf), buf, super::leaf::event),
+            #[cfg(feature = "member")]
             Kind::Member(member) => flatten(member.poll(buf), buf, super::member::event),
+            #[cfg(feature = "node")]
             Kind::Node(node) => flatten(node.poll(buf), buf, super::node::event),
         };
         Ok(())
