@@ -6,6 +6,7 @@
 
 use embedded_io::{ErrorKind, ErrorType, Read, ReadReady, Write};
 use replcore::driver::Framing;
+use replcore::rng::Rng;
 use smoltcp::iface::{Config, Interface, PollIngressSingleResult, SocketHandle, SocketSet};
 use smoltcp::iface::{PollResult, SocketStorage};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
@@ -77,7 +78,8 @@ impl Line {
         // Frames are written whole: waiting for more gains nothing.
         socket.set_nagle_enabled(false);
         let socket = sockets.add(socket);
-        let (hub_port, port) = (hub_port(), PORT_MIN | seed as u16);
+        // Starts differ in a few bits of the seed only.
+        let (hub_port, port) = (hub_port(), PORT_MIN | Rng::new(seed).next_u64() as u16);
         Self { chip, network, sockets, socket, clock, hub_port, port, state: LineState::Closed }
     }
 
