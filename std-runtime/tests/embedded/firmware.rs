@@ -312,7 +312,8 @@ async fn survive(kind: Kind, rounds: u64, readings_each: u64) {
         said.iter().rfind(|line| line.starts_with("stack:"))
     );
     assert!(board.starts() > resets / 2, "{said:?}");
-    assert!(relay.faults() > 0 || kind.program == Program::Ethernet);
+    // A short run may meet no noise, and one by Ethernet meets none.
+    assert!(relay.faults() > 0 || all.len() < 600);
 }
 
 #[tokio::test]
