@@ -32,7 +32,7 @@ use crate::contract::{DialIndex, Input, LinkId, SkipReason, StreamIndex, Token, 
 use crate::rng::Rng;
 use crate::stream::{CLASSES, Name, NodeId, Position, QueueKey};
 use crate::time::Instant;
-use crate::wire::{self, QUEUES_MAX, Role};
+use crate::wire::{self, Role};
 
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug)]
@@ -122,10 +122,10 @@ enum Order {
 /// Control frames handled in one `Recv`; then the driver is asked to offer the rest again.
 const FRAMES_PER_INPUT_MAX: u32 = 64;
 
-/// One link of a composition.
+/// One link of a composition, over which the other end can read `QUEUES` queues.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub(crate) struct Link {
+pub(crate) struct Link<const QUEUES: usize> {
     id: LinkId,
     phase: Phase,
     transport: Transport,
@@ -154,8 +154,8 @@ pub(crate) struct Link {
     refuse: wire::Refuse,
     lease: wire::TermLease,
     bye: wire::Bye,
-    queues: [Option<Name>; QUEUES_MAX],
-    streams: Streams,
+    queues: [Option<Name>; QUEUES],
+    streams: Streams<QUEUES>,
     scheduler: Scheduler,
     held_back_until: Option<Instant>,
     pub(crate) stats: LinkStats,
@@ -163,41 +163,45 @@ pub(crate) struct Link {
     pub(crate) moved_at: Instant,
 }
 
-impl Link {
-    pub(crate) const DOWN: Self = Self {
-        id: LinkId(0),
-        phase: Phase::Down,
-        transport: Transport::Stream,
-        dialed: None,
-        identity: None,
-        role: Role::Client,
-        peer: None,
-        session: 0,
-        credit_bytes: 0,
-        due: 0,
-        order: None,
-        opened_at: Instant::ZERO,
-        heard_at: Instant::ZERO,
-        said_at: Instant::ZERO,
-        ping: 0,
-        ping_at: None,
-        pong: 0,
-        round_trip_us: 0,
-        settled: false,
-        lease_first: false,
-        handshake_ms: 0,
-        refuse: wire::Refuse { reason: wire::RefuseReason::Busy, retry_after_ms: 0 },
-        lease: wire::TermLease { lease_ms: 0, term: 0 },
-        bye: wire::Bye { reason: wire::ByeReason::Done, retry_after_ms: 0 },
-        queues: [None; QUEUES_MAX],
-        streams: Streams::FREE,
-        scheduler: Scheduler::new(),
-        held_back_until: None,
-        stats: LinkStats::ZERO,
-        moved_at: Instant::ZERO,
-    };
+impl<const QUEUES: usize> Link<QUEUES> {
+    /// A function and not a constant: of that an image would hold all bytes, and of a function only
+    /// those that are not zero.
+    pub(crate) const fn new() -> Self {
+        Self {
+            id: LinkId(0),
+            phase: Phase::Down,
+            transport: Transport::Stream,
+            dialed: None,
+            identity: None,
+            role: Role::Client,
+            peer: None,
+            session: 0,
+            credit_bytes: 0,
+            due: 0,
+            order: None,
+            opened_at: Instant::ZERO,
+            heard_at: Instant::ZERO,
+            said_at: Instant::ZERO,
+            ping: 0,
+            ping_at: None,
+            pong: 0,
+            round_trip_us: 0,
+            settled: false,
+            lease_first: false,
+            handshake_ms: 0,
+            refuse: wire::Refuse { reason: wire::RefuseReason::Busy, retry_after_ms: 0 },
+            lease: wire::TermLease { lease_ms: 0, term: 0 },
+            bye: wire::Bye { reason: wire::ByeReason::Done, retry_after_ms: 0 },
+            queues: [None; QUEUES],
+            streams: Streams::FREE,
+            scheduler: Scheduler::new(),
+            held_back_until: None,
+            stats: LinkStats::ZERO,
+            moved_at: Instant::ZERO,
+        }
+    }
 
-    /// Makes it [`Self::DOWN`] but for what was counted: in place, since a whole link would take most of a
+    /// Makes it as [`Self::new`] but for what was counted: in place, since a whole link would take most of a
     /// device's stack.
     fn clear(&mut self) {
         self.id = LinkId(0);
@@ -507,7 +511,7 @@ mod tests {
 
     #[test]
     fn a_link_that_was_cleared_is_down_but_for_its_counts() {
-        let mut link = Link::DOWN;
+        let mut link = Link::<2>::new();
         let link_up = Input::LinkUp {
             link: LinkId(7),
             dialed: Some(DialIndex(0)),
@@ -523,7 +527,7 @@ mod tests {
         link.stats.silent = 3;
         link.close(wire::ByeReason::Stopping, 4);
         link.clear();
-        let mut expected = Link::DOWN;
+        let mut expected = Link::<2>::new();
         expected.stats.silent = 3;
         assert_eq!(std::format!("{link:?}"), std::format!("{expected:?}"));
     }

@@ -9,7 +9,7 @@ use crate::stream::{CLASSES, Cursor, Epoch, Name, Position, QueueKey, StreamKey}
 use crate::time::Instant;
 use crate::wire::{self, Control, Frame};
 
-impl Link {
+impl<const QUEUES: usize> Link<QUEUES> {
     /// Takes frames from the start of `data` until one concerns the owner, is followed by bytes
     /// for the driver, or is not complete.
     pub(crate) fn recv<'d>(
@@ -116,7 +116,7 @@ impl Link {
     }
 
     fn hello<'d>(&mut self, hello: wire::Hello<'d>, settings: &LinkSettings) -> Option<Upcall<'d>> {
-        if let Some(peer) = self.peer {
+        if let Some(peer) = &self.peer {
             if self.transport == Transport::Datagram && peer.has_said(&hello) {
                 // Our answer was lost, or the line repeats frames. Only the end that answers does
                 // so again: if both did, one repetition would echo for ever.
@@ -214,7 +214,7 @@ impl Link {
     }
 
     fn open(&mut self, stream: u8, open: wire::Open<'_>) {
-        let (Some(peer), Ok(queue)) = (self.peer, Name::new(open.queue)) else {
+        let (Some(peer), Ok(queue)) = (&self.peer, Name::new(open.queue)) else {
             return self.violation();
         };
         if usize::from(open.class) >= CLASSES {
@@ -241,7 +241,7 @@ impl Link {
             _ if inbound.source != source => return self.violation(),
             InboundState::Running => self.opened_again(stream, open),
             // The answer is under way, or the store has no room.
-            InboundState::Ask | InboundState::Asked(_) | InboundState::Waiting(_) => {}
+            InboundState::Ask | InboundState::Asked | InboundState::Waiting => {}
         }
         self.due |= due::STREAMS;
     }
@@ -276,7 +276,7 @@ impl Link {
                 self.due |= due::STREAMS;
             }
             // It is repeated, or the receiver has gone back again: it is asked for once more.
-            OutboundState::Announce | OutboundState::Place | OutboundState::Placing(_)
+            OutboundState::Announce | OutboundState::Place | OutboundState::Placing
                 if self.transport == Transport::Datagram => {}
             _ => self.violation(),
         }
@@ -497,12 +497,15 @@ impl Link {
 
     /// Whether the answer was waited for.
     fn answer_inbound(&mut self, stream: usize, token: Token, answer: Answer) -> bool {
-        let awaited = self.streams.change_inbound(stream, |inbound| match answer {
-            Answer::Inbound { epoch, cursor } if inbound.state == InboundState::Asked(token.0) => {
-                inbound.known(epoch, cursor);
-                true
+        let awaited = self.streams.change_inbound(stream, |inbound| {
+            match (inbound.state, answer) {
+                _ if token != inbound.asked => return false,
+                (InboundState::Asked, Answer::Inbound { epoch, cursor }) => {
+                    inbound.known(epoch, cursor);
+                }
+                _ => return false,
             }
-            _ => false,
+            true
         });
         awaited == Some(true)
     }
@@ -515,18 +518,18 @@ impl Link {
         token: Token,
         answer: Answer,
     ) -> bool {
-        let awaited = self.streams.change_outbound(stream, |outbound| match answer {
-            Answer::Outbound { released, next, sent, .. }
-                if outbound.state == OutboundState::Asked(token.0) =>
-            {
-                outbound.known(now, released, next, sent);
-                true
+        let awaited = self.streams.change_outbound(stream, |outbound| {
+            match (outbound.state, answer) {
+                _ if token != outbound.asked => return false,
+                (OutboundState::Asked, Answer::Outbound { released, next, sent, .. }) => {
+                    outbound.known(now, released, next, sent);
+                }
+                (OutboundState::Placing, Answer::Place { position }) => {
+                    outbound.place(now, position);
+                }
+                _ => return false,
             }
-            Answer::Place { position } if outbound.state == OutboundState::Placing(token.0) => {
-                outbound.place(now, position);
-                true
-            }
-            _ => false,
+            true
         });
         awaited == Some(true)
     }

@@ -7,7 +7,7 @@ use crate::stream::{CLASSES, Cursor, Name, Position};
 use crate::time::Instant;
 use crate::wire::{self, Control};
 
-impl Link {
+impl<const QUEUES: usize> Link<QUEUES> {
     /// The next thing to do on this link, if there is one that the credit allows.
     pub(crate) fn poll<'l, E>(
         &mut self,
@@ -188,9 +188,9 @@ impl Link {
             if let Some(output) = self.poll_question(stream, tokens, buf) {
                 return Some(output);
             }
-            let queue = self.queues[stream / CLASSES];
+            let queue = self.queue_of(stream).copied();
             let inbound = &self.streams.inbound()[stream];
-            let outbound = &self.streams.outbound()[stream];
+            let outbound = self.streams.outbound().get(stream);
             let due = next_stream_frame(inbound, outbound, queue.as_ref(), settings);
             let Some(control) = due else {
                 continue;
@@ -232,40 +232,44 @@ impl Link {
         buf: &mut [u8],
     ) -> Option<Output<E>> {
         let link = self.id;
-        let outbound = &self.streams.outbound()[stream];
-        let (queue, position) = (outbound.key, outbound.cursor.position);
-        match outbound.state {
-            OutboundState::Ask => {
-                let name = self.queues[stream / CLASSES].as_ref()?.as_str();
+        let name = self.queue_of(stream);
+        let asks = |outbound: &&Outbound| outbound.asks_store();
+        if let Some(outbound) = self.streams.outbound().get(stream).filter(asks) {
+            let queue = outbound.key;
+            let (asked, query, len) = if outbound.state == OutboundState::Place {
+                let position = outbound.cursor.position;
+                let query = Query::Place { queue, epoch: outbound.claimed, position };
+                (OutboundState::Placing, query, 0)
+            } else {
+                let name = name?.as_str();
                 let Some(space) = buf.get_mut(..name.len()) else {
                     return Some(Output::NeedBuffer { len: wire::CONTROL_FRAME_BYTES_MAX });
                 };
                 space.copy_from_slice(name.as_bytes());
-                let token = next_token(tokens, link, stream as u8);
-                let asked = OutboundState::Asked(token.0);
-                self.streams.change_outbound(stream, |outbound| outbound.state = asked);
-                let index = StreamIndex(stream as u8);
-                let query = Query::Outbound { link, stream: index, queue };
-                return Some(Output::Ask { token, query, len: name.len() });
-            }
-            OutboundState::Place => {
-                let query = Query::Place { queue, epoch: outbound.claimed, position };
-                let token = next_token(tokens, link, stream as u8);
-                let placing = OutboundState::Placing(token.0);
-                self.streams.change_outbound(stream, |outbound| outbound.state = placing);
-                return Some(Output::Ask { token, query, len: 0 });
-            }
-            _ => {}
+                let query = Query::Outbound { link, stream: StreamIndex(stream as u8), queue };
+                (OutboundState::Asked, query, name.len())
+            };
+            let token = next_token(tokens, link, stream as u8);
+            self.streams.change_outbound(stream, |outbound| {
+                (outbound.state, outbound.asked) = (asked, token);
+            });
+            return Some(Output::Ask { token, query, len });
         }
         let inbound = &self.streams.inbound()[stream];
         if inbound.state == InboundState::Ask {
             let query = Query::Inbound(inbound.source);
             let token = next_token(tokens, link, stream as u8 | TOKEN_INBOUND);
-            let asked = InboundState::Asked(token.0);
-            self.streams.change_inbound(stream, |inbound| inbound.state = asked);
+            self.streams.change_inbound(stream, |inbound| {
+                (inbound.state, inbound.asked) = (InboundState::Asked, token);
+            });
             return Some(Output::Ask { token, query, len: 0 });
         }
         None
+    }
+
+    /// The queue that an outgoing stream is of.
+    fn queue_of(&self, stream: usize) -> Option<&Name> {
+        self.queues.get(stream / CLASSES)?.as_ref()
     }
 
     fn stream_frame_sent(&mut self, stream: usize, control: &Control<'_>, now: Instant) {
@@ -341,7 +345,7 @@ fn bytes_of(stream: u8, control: &Control<'_>) -> Option<usize> {
 /// What one stream number has to say next, of its incoming and its outgoing stream.
 fn next_stream_frame<'q>(
     inbound: &Inbound,
-    outbound: &Outbound,
+    outbound: Option<&Outbound>,
     queue: Option<&'q Name>,
     settings: &LinkSettings,
 ) -> Option<Control<'q>> {
@@ -365,6 +369,7 @@ fn next_stream_frame<'q>(
             round: inbound.round,
         }));
     }
+    let outbound = outbound?;
     if outbound.state == OutboundState::Announce {
         return Some(Control::Open(wire::Open {
             queue: queue?.as_str(),
@@ -375,5 +380,6 @@ fn next_stream_frame<'q>(
         }));
     }
     let skip = outbound.skip?;
-    Some(Control::Skip(wire::Skip { first: skip.first.0, next: skip.next.0, reason: skip.reason }))
+    let reason = outbound.skip_reason;
+    Some(Control::Skip(wire::Skip { first: skip.first.0, next: skip.next.0, reason }))
 }

@@ -1,6 +1,6 @@
 //! The two ends of a stream on one link: where the sender is, where the receiver is.
 
-use crate::contract::SkipReason;
+use crate::contract::{SkipReason, Token};
 use crate::stream::{Cursor, Epoch, Position, QueueKey, StreamKey};
 use crate::time::Instant;
 use crate::wire;
@@ -13,8 +13,8 @@ pub(crate) enum OutboundState {
     Free,
     /// The store is to be asked what the queue holds.
     Ask,
-    /// The store was asked, with this token.
-    Asked(u64),
+    /// The store was asked.
+    Asked,
     /// Known, and nothing in it that was not acknowledged.
     Quiet,
     /// To be announced.
@@ -23,19 +23,18 @@ pub(crate) enum OutboundState {
     Announced,
     /// The store is to be asked where the receiver goes on.
     Place,
-    /// The store was asked that, with this token.
-    Placing(u64),
+    /// The store was asked that.
+    Placing,
     /// Records flow.
     Running,
 }
 
-/// What is to be told before the next records: that some will not come.
+/// What is to be told before the next records: that these will not come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub(crate) struct PendingSkip {
     pub(crate) first: Position,
     pub(crate) next: Position,
-    pub(crate) reason: SkipReason,
 }
 
 /// The sending end of a stream.
@@ -43,6 +42,8 @@ pub(crate) struct PendingSkip {
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub(crate) struct Outbound {
     pub(crate) state: OutboundState,
+    /// The question that the store was asked last.
+    pub(crate) asked: Token,
     pub(crate) key: QueueKey,
     /// Acknowledged before this.
     pub(crate) released: Position,
@@ -61,6 +62,8 @@ pub(crate) struct Outbound {
     /// That `SendRecords` is of a round that is over; its answer counts for nothing.
     pub(crate) void: bool,
     pub(crate) skip: Option<PendingSkip>,
+    /// Why. Beside it and not in it: what is none is zero then, see `Streams::FREE`.
+    pub(crate) skip_reason: SkipReason,
     /// A `Release` is due.
     pub(crate) release: bool,
     /// An entry that the consumer refused.
@@ -78,6 +81,7 @@ pub(crate) struct Outbound {
 impl Outbound {
     pub(crate) const FREE: Self = Self {
         state: OutboundState::Free,
+        asked: Token(0),
         key: QueueKey { queue: crate::stream::QueueId(0), class: 0 },
         released: Position(0),
         next: Position(0),
@@ -89,6 +93,7 @@ impl Outbound {
         reserved_bytes: 0,
         void: false,
         skip: None,
+        skip_reason: SkipReason::Expired,
         release: false,
         dead: None,
         moved_at: Instant::ZERO,
@@ -208,7 +213,8 @@ impl Outbound {
             self.exposed = self.exposed.max(next);
         }
         if self.end_order() && next > self.cursor.position && next <= self.next {
-            self.skip = Some(PendingSkip { first: self.cursor.position, next, reason });
+            self.skip = Some(PendingSkip { first: self.cursor.position, next });
+            self.skip_reason = reason;
         }
     }
 
@@ -230,7 +236,7 @@ impl Outbound {
         u32::try_from(self.granted_bytes.saturating_sub(self.sent_bytes)).unwrap_or(u32::MAX)
     }
 
-    pub(crate) fn ready_to_send(&self) -> bool {
+    fn ready_to_send(&self) -> bool {
         self.state == OutboundState::Running
             && !self.ordered
             && self.skip.is_none()
@@ -238,14 +244,28 @@ impl Outbound {
             && self.credit_bytes() > 0
     }
 
+    /// Whether the store is to be asked something.
+    pub(crate) fn asks_store(&self) -> bool {
+        matches!(self.state, OutboundState::Ask | OutboundState::Place)
+    }
+
     /// Whether the store is to be asked something or a frame is due.
-    pub(crate) fn has_word(&self) -> bool {
-        matches!(self.state, OutboundState::Ask | OutboundState::Announce | OutboundState::Place)
-            || self.skip.is_some()
+    fn has_word(&self) -> bool {
+        self.asks_store() || self.state == OutboundState::Announce || self.skip.is_some()
+    }
+
+    /// Which of [`Streams`](super::streams::Streams)' sets the stream belongs to, in their order.
+    pub(crate) fn marks(&self) -> [bool; 4] {
+        [
+            self.release || self.dead.is_some(),
+            self.has_word(),
+            self.ready_to_send(),
+            !self.is_drained(),
+        ]
     }
 
     /// Whether everything that the store has reported is acknowledged.
-    pub(crate) fn is_drained(&self) -> bool {
+    fn is_drained(&self) -> bool {
         match self.state {
             OutboundState::Free | OutboundState::Quiet => true,
             OutboundState::Running => !self.holds_unreleased(),
@@ -279,12 +299,12 @@ pub(crate) enum InboundState {
     Free,
     /// The store is to be asked how far the stream was taken.
     Ask,
-    /// The store was asked, with this token.
-    Asked(u64),
+    /// The store was asked.
+    Asked,
     /// Records flow.
     Running,
-    /// The store had no room; asked again at this time.
-    Waiting(Instant),
+    /// The store had no room; it is asked again.
+    Waiting,
 }
 
 /// What a frame of records is to its stream.
@@ -303,6 +323,10 @@ pub(crate) enum Fit {
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub(crate) struct Inbound {
     pub(crate) state: InboundState,
+    /// The question that the store was asked last.
+    pub(crate) asked: Token,
+    /// When it is asked again if it had no room.
+    pub(crate) wait_until: Instant,
     pub(crate) source: StreamKey,
     /// The next byte to arrive.
     pub(crate) expected: Cursor,
@@ -327,6 +351,8 @@ pub(crate) struct Inbound {
 impl Inbound {
     pub(crate) const FREE: Self = Self {
         state: InboundState::Free,
+        asked: Token(0),
+        wait_until: Instant::ZERO,
         source: StreamKey {
             owner: crate::stream::NodeId::NONE,
             queue: QueueKey { queue: crate::stream::QueueId(0), class: 0 },
@@ -394,11 +420,17 @@ impl Inbound {
     pub(crate) fn wait_until(&mut self, until: Instant) {
         self.go_back();
         self.resume = false;
-        self.state = InboundState::Waiting(until);
+        self.state = InboundState::Waiting;
+        self.wait_until = until;
+    }
+
+    /// Which of [`Streams`](super::streams::Streams)' sets the stream belongs to, in their order.
+    pub(crate) fn marks(&self) -> [bool; 4] {
+        [self.has_word(), self.waits_until().is_some(), false, false]
     }
 
     /// Whether the store is to be asked something or a frame is due.
-    pub(crate) fn has_word(&self) -> bool {
+    fn has_word(&self) -> bool {
         match self.state {
             InboundState::Ask => true,
             InboundState::Running if self.resume || self.ack => true,
@@ -409,7 +441,7 @@ impl Inbound {
     /// When it is asked for again, if the store had no room.
     pub(crate) const fn waits_until(&self) -> Option<Instant> {
         match self.state {
-            InboundState::Waiting(until) => Some(until),
+            InboundState::Waiting => Some(self.wait_until),
             _ => None,
         }
     }

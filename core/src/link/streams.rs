@@ -2,14 +2,16 @@
 //! passes over none that has not.
 
 use super::stream::{Inbound, Outbound};
+use crate::stream::CLASSES;
 use crate::wire::STREAMS_MAX;
 
-/// All streams of a link. Only [`Self::change_outbound`] and [`Self::change_inbound`] let a stream
-/// be changed, and they bring its marks up to date.
+/// All streams of a link: outgoing ones for each class of `QUEUES` queues, incoming ones as the
+/// other end has them. Only [`Self::change_outbound`] and [`Self::change_inbound`] let a stream be
+/// changed, and they bring its marks up to date.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub(super) struct Streams {
-    outbound: [Outbound; STREAMS_MAX],
+pub(super) struct Streams<const QUEUES: usize> {
+    outbound: [[Outbound; CLASSES]; QUEUES],
     inbound: [Inbound; STREAMS_MAX],
     /// Sets of stream numbers, one a byte, so that a stream is put into or taken from all of them
     /// at once.
@@ -19,9 +21,10 @@ pub(super) struct Streams {
 
 const _: () = assert!(STREAMS_MAX <= 8, "one bit for each stream");
 
-impl Streams {
+impl<const QUEUES: usize> Streams<QUEUES> {
+    /// All bytes are zero, so that an image holds no picture of it.
     pub(super) const FREE: Self = Self {
-        outbound: [Outbound::FREE; STREAMS_MAX],
+        outbound: [[Outbound::FREE; CLASSES]; QUEUES],
         inbound: [Inbound::FREE; STREAMS_MAX],
         outbound_marks: 0,
         inbound_marks: 0,
@@ -29,13 +32,13 @@ impl Streams {
 
     /// Makes them [`Self::FREE`], in place.
     pub(super) fn clear(&mut self) {
-        self.outbound.fill(Outbound::FREE);
+        self.outbound.as_flattened_mut().fill(Outbound::FREE);
         self.inbound.fill(Inbound::FREE);
         (self.outbound_marks, self.inbound_marks) = (0, 0);
     }
 
-    pub(super) fn outbound(&self) -> &[Outbound; STREAMS_MAX] {
-        &self.outbound
+    pub(super) fn outbound(&self) -> &[Outbound] {
+        self.outbound.as_flattened()
     }
 
     pub(super) fn inbound(&self) -> &[Inbound; STREAMS_MAX] {
@@ -48,15 +51,9 @@ impl Streams {
         stream: usize,
         change: impl FnOnce(&mut Outbound) -> T,
     ) -> Option<T> {
-        let outbound = self.outbound.get_mut(stream)?;
+        let outbound = self.outbound.as_flattened_mut().get_mut(stream)?;
         let result = change(outbound);
-        let marks = [
-            outbound.release || outbound.dead.is_some(),
-            outbound.has_word(),
-            outbound.ready_to_send(),
-            !outbound.is_drained(),
-        ];
-        put(&mut self.outbound_marks, stream, marks);
+        mark_outbound(&mut self.outbound_marks, stream, outbound);
         Some(result)
     }
 
@@ -68,8 +65,7 @@ impl Streams {
     ) -> Option<T> {
         let inbound = self.inbound.get_mut(stream)?;
         let result = change(inbound);
-        let marks = [inbound.has_word(), inbound.waits_until().is_some(), false, false];
-        put(&mut self.inbound_marks, stream, marks);
+        mark_inbound(&mut self.inbound_marks, stream, inbound);
         Some(result)
     }
 
@@ -79,29 +75,41 @@ impl Streams {
     }
 
     /// Outgoing streams with a release or a dead letter for the driver.
-    pub(super) fn release(&self) -> impl Iterator<Item = usize> + use<> {
+    pub(super) fn release(&self) -> impl Iterator<Item = usize> + use<QUEUES> {
         numbers(self.outbound_marks)
     }
 
     /// Stream numbers with a question to the store or a frame that is due, either way.
-    pub(super) fn words(&self) -> impl Iterator<Item = usize> + use<> {
+    pub(super) fn words(&self) -> impl Iterator<Item = usize> + use<QUEUES> {
         numbers(self.outbound_marks >> 8 | self.inbound_marks)
     }
 
     /// Outgoing streams whose records may be sent.
-    pub(super) fn send(&self) -> impl Iterator<Item = usize> + use<> {
+    pub(super) fn send(&self) -> impl Iterator<Item = usize> + use<QUEUES> {
         numbers(self.outbound_marks >> 16)
     }
 
     /// Outgoing streams of which not everything is acknowledged, or not known to be.
-    pub(super) fn undrained(&self) -> impl Iterator<Item = usize> + use<> {
+    pub(super) fn undrained(&self) -> impl Iterator<Item = usize> + use<QUEUES> {
         numbers(self.outbound_marks >> 24)
     }
 
     /// Incoming streams that are asked for again at a time of their own.
-    pub(super) fn waits(&self) -> impl Iterator<Item = usize> + use<> {
+    pub(super) fn waits(&self) -> impl Iterator<Item = usize> + use<QUEUES> {
         numbers(self.inbound_marks >> 8)
     }
+}
+
+// Both are called from every change of a stream: in each of them they would be most of its code.
+
+#[inline(never)]
+fn mark_outbound(sets: &mut u32, stream: usize, outbound: &Outbound) {
+    put(sets, stream, outbound.marks());
+}
+
+#[inline(never)]
+fn mark_inbound(sets: &mut u32, stream: usize, inbound: &Inbound) {
+    put(sets, stream, inbound.marks());
 }
 
 fn put(sets: &mut u32, stream: usize, marks: [bool; 4]) {
@@ -121,7 +129,7 @@ fn numbers(sets: u32) -> impl Iterator<Item = usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::stream::{InboundState, OutboundState};
+    use super::super::stream::OutboundState;
     use super::*;
     use crate::stream::Position;
     use crate::time::Instant;
@@ -129,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_stream_is_in_the_sets_that_its_last_change_puts_it_into() {
-        let mut streams = Streams::FREE;
+        let mut streams = Streams::<2>::FREE;
         streams.change_outbound(7, |outbound| outbound.state = OutboundState::Ask);
         streams.change_outbound(2, |outbound| {
             outbound.state = OutboundState::Running;
@@ -138,10 +146,10 @@ mod tests {
             outbound.release = true;
         });
         streams.change_inbound(5, |inbound| {
-            inbound.state = InboundState::Waiting(Instant::NEVER);
+            inbound.wait_until(Instant::NEVER);
             inbound.reject = Some(Position(1));
         });
-        let sets = |streams: &Streams| {
+        let sets = |streams: &Streams<2>| {
             [
                 streams.release().collect::<Vec<_>>(),
                 streams.words().collect(),

@@ -7,7 +7,7 @@ use crate::contract::{
 use crate::lease::{Admission, Granted, REGISTRATION_BYTES_MAX, Registration};
 use crate::link::{Link, Local, Upcall, link_of};
 use crate::stream::{Address, Name, NodeId};
-use crate::wire::{self, ByeReason, RefuseReason, Role};
+use crate::wire::{self, ByeReason, QUEUES_MAX, RefuseReason, Role};
 
 /// A registration that is being stored.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +28,7 @@ enum Reading {
 /// One link of a [`Node`].
 #[derive(Clone, Copy, Debug)]
 pub struct LinkSlot {
-    pub(super) link: Link,
+    pub(super) link: Link<QUEUES_MAX>,
     /// The configured place that it fulfils.
     dial: Option<u16>,
     /// The leaf that is registered on it.
@@ -43,7 +43,7 @@ pub struct LinkSlot {
 impl LinkSlot {
     /// No link.
     pub const FREE: Self = Self {
-        link: Link::DOWN,
+        link: Link::new(),
         dial: None,
         leaf: None,
         registering: None,

@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use postcard::ser_flavors::{Flavor as _, Slice};
 use serde::{Deserialize, Serialize};
 
 use super::message::Control;
@@ -168,7 +169,7 @@ pub fn decode(
     bytes: &[u8],
     frame_bytes_max: u32,
 ) -> Result<Option<(Frame<'_>, usize)>, FrameError> {
-    decode_as(bytes, frame_bytes_max, decode_control)
+    decode_as(bytes, frame_bytes_max, read_control)
 }
 
 /// The same for who is no member of a cluster: what only members say is of no known type. Its code is
@@ -177,13 +178,13 @@ pub(crate) fn decode_of_link(
     bytes: &[u8],
     frame_bytes_max: u32,
 ) -> Result<Option<(Frame<'_>, usize)>, FrameError> {
-    decode_as(bytes, frame_bytes_max, decode_control_of_link)
+    decode_as(bytes, frame_bytes_max, read_control_of_link)
 }
 
 fn decode_as<'a>(
     bytes: &'a [u8],
     frame_bytes_max: u32,
-    decode_control: impl FnOnce(u8, &'a [u8]) -> Result<Control<'a>, FrameError>,
+    read_control: impl FnOnce(u8, &mut Payload<'a>) -> Option<postcard::Result<Control<'a>>>,
 ) -> Result<Option<(Frame<'a>, usize)>, FrameError> {
     let Some((head, rest)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
         return Ok(None);
@@ -212,7 +213,16 @@ fn decode_as<'a>(
         kind::CALL | kind::REPLY => {
             Frame::Call { call: Call { id: u32_at(body, 0), reply: number == kind::REPLY }, len }
         }
-        _ => Frame::Control { stream, control: decode_control(number, body)? },
+        _ => {
+            let mut payload = Payload::from_bytes(body);
+            let control = read_control(number, &mut payload).ok_or(FrameError::Type(number))?;
+            let control = control.map_err(|_| FrameError::Payload)?;
+            // All of it was read, or it is not what it says.
+            if !payload.finalize().is_ok_and(|rest| rest.is_empty()) {
+                return Err(FrameError::Payload);
+            }
+            Frame::Control { stream, control }
+        }
     };
     Ok(Some((frame, HEADER_BYTES + fixed)))
 }
@@ -231,51 +241,54 @@ fn decode_records(body: &[u8]) -> Records {
     }
 }
 
-fn whole<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, FrameError> {
-    match postcard::take_from_bytes(payload) {
-        Ok((value, [])) => Ok(value),
-        _ => Err(FrameError::Payload),
-    }
-}
+/// What the payload of a control frame is read from.
+type Payload<'de> = postcard::Deserializer<'de, postcard::de_flavors::Slice<'de>>;
 
-fn decode_control(number: u8, payload: &[u8]) -> Result<Control<'_>, FrameError> {
-    Ok(match number {
-        kind::CLUSTER => Control::Cluster(whole(payload)?),
-        kind::VOTE_REQUEST => Control::VoteRequest(whole(payload)?),
-        kind::VOTE_ANSWER => Control::VoteAnswer(whole(payload)?),
-        kind::HEARTBEAT => Control::Heartbeat(whole(payload)?),
-        kind::HEARTBEAT_ANSWER => Control::HeartbeatAnswer(whole(payload)?),
-        kind::MEMBERS => Control::Members(whole(payload)?),
-        kind::HAND_OVER => Control::HandOver(whole(payload)?),
-        kind::GOSSIP => Control::Gossip(whole(payload)?),
-        kind::DIGEST => Control::Digest(whole(payload)?),
-        kind::ENTRY => Control::Entry(whole(payload)?),
-        kind::PROBE => Control::Probe(whole(payload)?),
-        kind::PROBE_ANSWER => Control::ProbeAnswer(whole(payload)?),
-        kind::ASK => Control::Ask(whole(payload)?),
-        kind::STATUS => Control::Status(whole(payload)?),
-        _ => return decode_control_of_link(number, payload),
+/// Reads a control frame of a type; `None` when there is no such type.
+fn read_control<'de>(
+    number: u8,
+    payload: &mut Payload<'de>,
+) -> Option<postcard::Result<Control<'de>>> {
+    Some(match number {
+        kind::CLUSTER => Deserialize::deserialize(payload).map(Control::Cluster),
+        kind::VOTE_REQUEST => Deserialize::deserialize(payload).map(Control::VoteRequest),
+        kind::VOTE_ANSWER => Deserialize::deserialize(payload).map(Control::VoteAnswer),
+        kind::HEARTBEAT => Deserialize::deserialize(payload).map(Control::Heartbeat),
+        kind::HEARTBEAT_ANSWER => Deserialize::deserialize(payload).map(Control::HeartbeatAnswer),
+        kind::MEMBERS => Deserialize::deserialize(payload).map(Control::Members),
+        kind::HAND_OVER => Deserialize::deserialize(payload).map(Control::HandOver),
+        kind::GOSSIP => Deserialize::deserialize(payload).map(Control::Gossip),
+        kind::DIGEST => Deserialize::deserialize(payload).map(Control::Digest),
+        kind::ENTRY => Deserialize::deserialize(payload).map(Control::Entry),
+        kind::PROBE => Deserialize::deserialize(payload).map(Control::Probe),
+        kind::PROBE_ANSWER => Deserialize::deserialize(payload).map(Control::ProbeAnswer),
+        kind::ASK => Deserialize::deserialize(payload).map(Control::Ask),
+        kind::STATUS => Deserialize::deserialize(payload).map(Control::Status),
+        _ => return read_control_of_link(number, payload),
     })
 }
 
-fn decode_control_of_link(number: u8, payload: &[u8]) -> Result<Control<'_>, FrameError> {
-    Ok(match number {
-        kind::HELLO => Control::Hello(whole(payload)?),
-        kind::REFUSE => Control::Refuse(whole(payload)?),
-        kind::REGISTER => Control::Register(whole(payload)?),
-        kind::LEASE => Control::Lease(whole(payload)?),
-        kind::SUBSCRIBE => Control::Subscribe(whole(payload)?),
-        kind::OPEN => Control::Open(whole(payload)?),
-        kind::RESUME => Control::Resume(whole(payload)?),
-        kind::ACK => Control::Ack(whole(payload)?),
-        kind::SKIP => Control::Skip(whole(payload)?),
-        kind::REJECT => Control::Reject(whole(payload)?),
-        kind::PING => Control::Ping(whole(payload)?),
-        kind::PONG => Control::Pong(whole(payload)?),
-        kind::BYE => Control::Bye(whole(payload)?),
-        kind::TERM_LEASE => Control::TermLease(whole(payload)?),
-        kind::REDIRECT => Control::Redirect(whole(payload)?),
-        other => return Err(FrameError::Type(other)),
+fn read_control_of_link<'de>(
+    number: u8,
+    payload: &mut Payload<'de>,
+) -> Option<postcard::Result<Control<'de>>> {
+    Some(match number {
+        kind::HELLO => Deserialize::deserialize(payload).map(Control::Hello),
+        kind::REFUSE => Deserialize::deserialize(payload).map(Control::Refuse),
+        kind::REGISTER => Deserialize::deserialize(payload).map(Control::Register),
+        kind::LEASE => Deserialize::deserialize(payload).map(Control::Lease),
+        kind::SUBSCRIBE => Deserialize::deserialize(payload).map(Control::Subscribe),
+        kind::OPEN => Deserialize::deserialize(payload).map(Control::Open),
+        kind::RESUME => Deserialize::deserialize(payload).map(Control::Resume),
+        kind::ACK => Deserialize::deserialize(payload).map(Control::Ack),
+        kind::SKIP => Deserialize::deserialize(payload).map(Control::Skip),
+        kind::REJECT => Deserialize::deserialize(payload).map(Control::Reject),
+        kind::PING => Deserialize::deserialize(payload).map(Control::Ping),
+        kind::PONG => Deserialize::deserialize(payload).map(Control::Pong),
+        kind::BYE => Deserialize::deserialize(payload).map(Control::Bye),
+        kind::TERM_LEASE => Deserialize::deserialize(payload).map(Control::TermLease),
+        kind::REDIRECT => Deserialize::deserialize(payload).map(Control::Redirect),
+        _ => return None,
     })
 }
 
@@ -318,7 +331,7 @@ impl Control<'_> {
 
 /// Writes a control frame into `buf` and returns its length; `None` when `buf` is too short.
 pub fn encode_control(stream: u8, control: &Control<'_>, buf: &mut [u8]) -> Option<usize> {
-    encode_as(stream, control, buf, put_control)
+    encode_as(stream, control, buf, write_control)
 }
 
 /// The same for who is no member of a cluster; `None` for what only members say too. Its code is not
@@ -328,62 +341,66 @@ pub(crate) fn encode_control_of_link(
     control: &Control<'_>,
     buf: &mut [u8],
 ) -> Option<usize> {
-    encode_as(stream, control, buf, put_control_of_link)
+    encode_as(stream, control, buf, write_control_of_link)
 }
+
+/// What the payload of a control frame is written to.
+type Room<'b> = postcard::Serializer<Slice<'b>>;
 
 fn encode_as(
     stream: u8,
     control: &Control<'_>,
     buf: &mut [u8],
-    put_control: impl FnOnce(&Control<'_>, &mut [u8]) -> Option<usize>,
+    write_control: impl FnOnce(&Control<'_>, &mut Room<'_>) -> Option<postcard::Result<()>>,
 ) -> Option<usize> {
-    let payload = put_control(control, buf.get_mut(HEADER_BYTES..)?)?;
+    let mut room = Room { output: Slice::new(buf.get_mut(HEADER_BYTES..)?) };
+    write_control(control, &mut room)?.ok()?;
+    let payload = room.output.finalize().ok()?.len();
     write_header(payload as u32, control.type_number(), stream, payload, buf);
     Some(HEADER_BYTES + payload)
 }
 
-fn put(value: &impl Serialize, out: &mut [u8]) -> Option<usize> {
-    postcard::to_slice(value, out).ok().map(|used| used.len())
+fn write_control(control: &Control<'_>, room: &mut Room<'_>) -> Option<postcard::Result<()>> {
+    Some(match control {
+        Control::Ask(value) => value.serialize(room),
+        Control::Cluster(value) => value.serialize(room),
+        Control::VoteRequest(value) => value.serialize(room),
+        Control::VoteAnswer(value) => value.serialize(room),
+        Control::Heartbeat(value) => value.serialize(room),
+        Control::HeartbeatAnswer(value) => value.serialize(room),
+        Control::Members(value) => value.serialize(room),
+        Control::HandOver(value) => value.serialize(room),
+        Control::Gossip(value) => value.serialize(room),
+        Control::Digest(value) => value.serialize(room),
+        Control::Entry(value) => value.serialize(room),
+        Control::Probe(value) => value.serialize(room),
+        Control::ProbeAnswer(value) => value.serialize(room),
+        Control::Status(value) => value.serialize(room),
+        of_link => return write_control_of_link(of_link, room),
+    })
 }
 
-fn put_control(control: &Control<'_>, out: &mut [u8]) -> Option<usize> {
-    match control {
-        Control::Ask(value) => put(value, out),
-        Control::Cluster(value) => put(value, out),
-        Control::VoteRequest(value) => put(value, out),
-        Control::VoteAnswer(value) => put(value, out),
-        Control::Heartbeat(value) => put(value, out),
-        Control::HeartbeatAnswer(value) => put(value, out),
-        Control::Members(value) => put(value, out),
-        Control::HandOver(value) => put(value, out),
-        Control::Gossip(value) => put(value, out),
-        Control::Digest(value) => put(value, out),
-        Control::Entry(value) => put(value, out),
-        Control::Probe(value) => put(value, out),
-        Control::ProbeAnswer(value) => put(value, out),
-        Control::Status(value) => put(value, out),
-        of_link => put_control_of_link(of_link, out),
-    }
-}
-
-fn put_control_of_link(control: &Control<'_>, out: &mut [u8]) -> Option<usize> {
-    match control {
-        Control::Hello(value) => put(value, out),
-        Control::Refuse(value) => put(value, out),
-        Control::Register(value) => put(value, out),
-        Control::Lease(value) => put(value, out),
-        Control::Subscribe(value) => put(value, out),
-        Control::Open(value) => put(value, out),
-        Control::Resume(value) => put(value, out),
-        Control::Ack(value) => put(value, out),
-        Control::Skip(value) => put(value, out),
-        Control::Reject(value) => put(value, out),
-        Control::Ping(value) | Control::Pong(value) => put(value, out),
-        Control::Bye(value) => put(value, out),
-        Control::TermLease(value) => put(value, out),
-        Control::Redirect(value) => put(value, out),
-        _ => None,
-    }
+fn write_control_of_link(
+    control: &Control<'_>,
+    room: &mut Room<'_>,
+) -> Option<postcard::Result<()>> {
+    Some(match control {
+        Control::Hello(value) => value.serialize(room),
+        Control::Refuse(value) => value.serialize(room),
+        Control::Register(value) => value.serialize(room),
+        Control::Lease(value) => value.serialize(room),
+        Control::Subscribe(value) => value.serialize(room),
+        Control::Open(value) => value.serialize(room),
+        Control::Resume(value) => value.serialize(room),
+        Control::Ack(value) => value.serialize(room),
+        Control::Skip(value) => value.serialize(room),
+        Control::Reject(value) => value.serialize(room),
+        Control::Ping(value) | Control::Pong(value) => value.serialize(room),
+        Control::Bye(value) => value.serialize(room),
+        Control::TermLease(value) => value.serialize(room),
+        Control::Redirect(value) => value.serialize(room),
+        _ => return None,
+    })
 }
 
 /// The head of a frame with `len` bytes of records, for the driver to write before them.

@@ -62,6 +62,9 @@ pub(super) struct Cursors {
     application_bytes: u8,
 }
 
+/// What a change of the cursors comes to; on error nothing was written.
+pub(super) type Changed = Result<(), FlashError>;
+
 impl Cursors {
     pub(super) const fn new(instance: u64, epoch: u32) -> Self {
         Self {
@@ -126,8 +129,21 @@ impl Cursors {
         Ok(())
     }
 
+    /// Writes what `change` makes of them as the entry of a batch and returns its length. Not a part
+    /// of the caller, whose stack would hold the copy while it writes to the flash.
+    #[inline(never)]
+    pub(super) fn encode_changed(
+        &self,
+        change: &dyn Fn(&mut Self) -> Changed,
+        out: &mut [u8; CURSORS_BYTES_MAX],
+    ) -> Result<usize, FlashError> {
+        let mut changed = *self;
+        change(&mut changed)?;
+        Ok(changed.encode(out))
+    }
+
     /// Writes them as the entry of a batch and returns its length.
-    pub(super) fn encode(&self, out: &mut [u8; CURSORS_BYTES_MAX]) -> usize {
+    fn encode(&self, out: &mut [u8; CURSORS_BYTES_MAX]) -> usize {
         let payload = &mut out[record::ENTRY_HEADER_BYTES..];
         payload[..FIXED_BYTES].fill(0);
         payload[0..8].copy_from_slice(&self.instance.to_le_bytes());
@@ -158,24 +174,34 @@ impl Cursors {
         length
     }
 
-    /// Reads the entry of a batch; `None` when it is not one of these.
-    pub(super) fn decode(entry: &[u8]) -> Option<Self> {
-        let (head, payload) = entry.split_at_checked(record::ENTRY_HEADER_BYTES)?;
-        if head[8] != KIND || payload.len() < FIXED_BYTES {
-            return None;
+    /// Takes them from the entry of a batch. Whether it is one of these; else nothing has changed.
+    pub(super) fn decode(&mut self, entry: &[u8]) -> bool {
+        let Some((head, payload)) = entry.split_first_chunk::<{ record::ENTRY_HEADER_BYTES }>()
+        else {
+            return false;
+        };
+        let Some((fixed, rest)) = payload.split_first_chunk::<FIXED_BYTES>() else {
+            return false;
+        };
+        let (places_used, application_bytes) = (usize::from(fixed[36]), usize::from(fixed[37]));
+        if head[8] != KIND
+            || places_used > PLACES_MAX
+            || application_bytes > APPLICATION_BYTES_MAX
+            || rest.len() != places_used * PLACE_BYTES + application_bytes
+        {
+            return false;
         }
-        let mut cursors = Self::new(u64_at(payload, 0), u32_at(payload, 32));
-        cursors.base = u64_at(payload, 8);
-        cursors.released = u64_at(payload, 16);
-        cursors.kept = u64_at(payload, 24);
-        for (life, bytes) in cursors.lives.iter_mut().zip(payload[48..].chunks_exact(LIFE_BYTES)) {
+        self.instance = u64_at(fixed, 0);
+        self.base = u64_at(fixed, 8);
+        self.released = u64_at(fixed, 16);
+        self.kept = u64_at(fixed, 24);
+        self.epoch = u32_at(fixed, 32);
+        for (life, bytes) in self.lives.iter_mut().zip(fixed[48..].chunks_exact(LIFE_BYTES)) {
             *life = Life { end: Position(u64_at(bytes, 0)), epoch: Epoch(u32_at(bytes, 8)) };
         }
-        cursors.places_used = payload[36];
-        let (places, application) =
-            payload[FIXED_BYTES..].split_at_checked(usize::from(payload[36]) * PLACE_BYTES)?;
-        for (index, bytes) in places.chunks_exact(PLACE_BYTES).enumerate() {
-            *cursors.places.get_mut(index)? = Place {
+        let (places, application) = rest.split_at(places_used * PLACE_BYTES);
+        for (place, bytes) in self.places.iter_mut().zip(places.chunks_exact(PLACE_BYTES)) {
+            *place = Place {
                 owner: NodeId(u64_at(bytes, 0)),
                 queue: QueueId(u64_at(bytes, 8)),
                 next: Position(u64_at(bytes, 16)),
@@ -183,10 +209,9 @@ impl Cursors {
                 class: bytes[28],
             };
         }
-        if application.len() != usize::from(payload[37]) {
-            return None;
-        }
-        cursors.set_application(application).ok()?;
-        Some(cursors)
+        self.places_used = places_used as u8;
+        self.application[..application_bytes].copy_from_slice(application);
+        self.application_bytes = application_bytes as u8;
+        true
     }
 }

@@ -25,7 +25,7 @@ mod ring;
 
 use embedded_storage::nor_flash::NorFlash;
 
-use self::cursors::{CURSORS_BYTES_MAX, Cursors, LIVES_MAX};
+use self::cursors::{CURSORS_BYTES_MAX, Changed, Cursors, LIVES_MAX};
 use self::device::Device;
 use self::ring::{Batch, Ring};
 use super::batch::{HEADER_BYTES, Header};
@@ -254,7 +254,7 @@ impl<F: NorFlash> FlashLog<F> {
         }
         // A page whose first batch is torn says nothing; the one before it is still there.
         while newest > 0 {
-            let (mut at, mut after, mut found) = (0, (0, true), None);
+            let (mut at, mut after, mut found) = (0, (0, true), false);
             while let Some(batch) =
                 self.cursor_ring.next_batch(&mut self.device, newest, &mut at)?
             {
@@ -262,12 +262,11 @@ impl<F: NorFlash> FlashLog<F> {
                 let entry = entry.get_mut(..batch.header.bytes as usize);
                 if let Some(entry) = entry.filter(|_| batch.whole) {
                     self.device.read(batch.entries_at, entry)?;
-                    found = Cursors::decode(entry).or(found);
+                    found |= self.cursors.decode(entry);
                 }
                 after = (at, batch.whole);
             }
-            if let Some(cursors) = found {
-                self.cursors = cursors;
+            if found {
                 self.records.tag = self.cursor_ring.tag;
                 self.cursor_ring.resume(&mut self.device, newest, after)?;
                 return Ok(true);
@@ -301,7 +300,7 @@ impl<F: NorFlash> FlashLog<F> {
     /// On flash that takes nothing more the old life goes on, and only reading is of use.
     fn begin_life(&mut self, random: u64) {
         let end = Position(self.next);
-        let _ = self.change(|cursors| {
+        let _ = self.change(&|cursors| {
             let (epoch, gone) = (Epoch(cursors.epoch), Position(cursors.gone()));
             for life in &mut cursors.lives {
                 if life.end <= gone {
@@ -354,8 +353,7 @@ impl<F: NorFlash> FlashLog<F> {
                 self.device.erase(from, from + page_bytes)?;
             }
         }
-        self.dirty = true;
-        self.write_cursors()
+        self.change(&|_| Ok(()))
     }
 
     /// The random number that was drawn when the log was made.
@@ -471,7 +469,7 @@ impl<F: NorFlash> FlashLog<F> {
             self.drop_oldest()?;
         }
         // The page that is erased next may hold what only the cursors in memory have let go.
-        self.write_cursors()
+        self.sync()
     }
 
     /// The first life after `life` that the ring holds, and its first ordinal.
@@ -504,34 +502,19 @@ impl<F: NorFlash> FlashLog<F> {
         self.trim()
     }
 
-    fn write_cursors(&mut self) -> Result<(), FlashError> {
-        if !self.dirty {
-            return Ok(());
-        }
+    /// Changes the cursors and makes that durable; or neither. What is to be written is made of a
+    /// copy, and the change is made again once it is written.
+    fn change(&mut self, change: &dyn Fn(&mut Cursors) -> Changed) -> Changed {
         let mut entry = [0; CURSORS_BYTES_MAX];
-        let length = self.cursors.encode(&mut entry);
-        let header = self.header(&entry[..length], 0);
+        let length = self.cursors.encode_changed(change, &mut entry)?;
+        let entry = &entry[..length];
+        let header = self.header(entry, 0);
         let ring = &mut self.cursor_ring;
         // The page with the newest cursors stays until newer ones are in another.
         let limit = ring.newest.saturating_add(u32::from(self.config.cursor_pages) - 1);
-        let entry = &entry[..length];
         ring.append(&mut self.device, limit, header, entry, &mut self.counters)?;
         self.dirty = false;
-        Ok(())
-    }
-
-    /// Changes the cursors and makes that durable; or neither.
-    fn change(
-        &mut self,
-        change: impl FnOnce(&mut Cursors) -> Result<(), FlashError>,
-    ) -> Result<(), FlashError> {
-        let before = (self.cursors, self.dirty);
-        self.dirty = true;
-        let done = change(&mut self.cursors).and_then(|()| self.write_cursors());
-        if done.is_err() {
-            (self.cursors, self.dirty) = before;
-        }
-        done
+        change(&mut self.cursors)
     }
 
     /// Entries of the queue before `through` are acknowledged. Durable with what is written next of
@@ -549,7 +532,7 @@ impl<F: NorFlash> FlashLog<F> {
     /// # Errors
     /// [`FlashError::WornOut`] or [`FlashError::Device`]; they are kept in memory.
     pub fn sync(&mut self) -> Result<(), FlashError> {
-        self.write_cursors()
+        if self.dirty { self.change(&|_| Ok(())) } else { Ok(()) }
     }
 
     /// How far a stream of that owner, queue and class was taken, and in which epoch; `None` when
@@ -570,7 +553,7 @@ impl<F: NorFlash> FlashLog<F> {
         next: Position,
         application: &[u8],
     ) -> Result<(), FlashError> {
-        self.change(|cursors| {
+        self.change(&|cursors| {
             cursors.set_place(stream, next)?;
             cursors.set_application(application)
         })
@@ -581,7 +564,7 @@ impl<F: NorFlash> FlashLog<F> {
     /// # Errors
     /// As [`Self::take`].
     pub fn set_application(&mut self, application: &[u8]) -> Result<(), FlashError> {
-        self.change(|cursors| cursors.set_application(application))
+        self.change(&|cursors| cursors.set_application(application))
     }
 
     /// Copies what the queue holds from `first` on to `out`: whole records, or a part of the first.
