@@ -1,4 +1,4 @@
-//! Every decoder of the core on bytes from outside. The first byte chooses the decoder. Checksums
+//! Every decoder of the core on bytes from outside, and links without TLS. The first byte chooses the decoder. Checksums
 //! are put right for half of the inputs, or nothing would get past them.
 
 use replcore::log::{batch, crc32c, record};
@@ -11,7 +11,7 @@ use replcore::wire::{
 /// Runs one input.
 pub fn run(data: &[u8]) {
     let Some((choice, data)) = data.split_first() else { return };
-    match choice % 8 {
+    match choice % 9 {
         0 => frames(data),
         1 => frame_with_right_checksum(data),
         2 => a_record(data),
@@ -19,7 +19,8 @@ pub fn run(data: &[u8]) {
         4 => a_batch(data),
         5 => cobs_line(data),
         6 => cobs_round_trip(data),
-        _ => a_name(data),
+        7 => a_name(data),
+        _ => crate::noise::run(data),
     }
 }
 

@@ -7,11 +7,15 @@
 //! to lose the power when the Nth next word is written to flash, `stack` to say how much stack was
 //! used. A reading's body is its number, how many commands were carried out before it, and a digest of
 //! them in order.
+//!
+//! With the feature `noise` the serial line is secured by a key that leaf and hub share.
 #![no_std]
 #![no_main]
 
 mod app;
 mod board;
+#[cfg(feature = "noise")]
+mod secure;
 
 use replcore::driver::{Buffers, Framing, Session, Turn, blocking};
 use replcore::leaf::{Leaf, LeafConfig};
@@ -27,9 +31,14 @@ use crate::board::{Clock, FRAMING, Line, Place, RamFlash};
 
 /// The longest frame either way; the least that the protocol allows.
 const FRAME_BYTES: usize = CONTROL_FRAME_BYTES_MAX;
-/// A frame as a packet on a serial line.
+/// A frame, sealed where the line is secured.
+#[cfg(feature = "noise")]
+const CONTENT_BYTES: usize = FRAME_BYTES + replcore::transport::noise::OVERHEAD_BYTES;
+#[cfg(not(feature = "noise"))]
+const CONTENT_BYTES: usize = FRAME_BYTES;
+/// That as a packet on a serial line.
 const PACKET_BYTES: usize = match FRAMING {
-    Framing::Cobs => cobs::encoded_bytes_max(FRAME_BYTES) + 1,
+    Framing::Cobs => cobs::encoded_bytes_max(CONTENT_BYTES) + 1,
     Framing::Stream => 0,
 };
 /// Longest command that is carried out.
@@ -40,8 +49,8 @@ const NAME: Name = match Name::new("mcu-1") {
     Err(_) => panic!("not a name"),
 };
 
-static INCOMING: Place<[u8; cobs::decode_buffer_bytes(FRAME_BYTES)]> = Place::empty();
-static OUTGOING: Place<[u8; FRAME_BYTES]> = Place::empty();
+static INCOMING: Place<[u8; cobs::decode_buffer_bytes(CONTENT_BYTES)]> = Place::empty();
+static OUTGOING: Place<[u8; CONTENT_BYTES]> = Place::empty();
 static PACKET: Place<[u8; PACKET_BYTES]> = Place::empty();
 static COMMAND: Place<[u8; COMMAND_BYTES]> = Place::empty();
 static LEAF: Place<Leaf> = Place::empty();
@@ -97,6 +106,8 @@ fn make_session(leaf: &'static mut Leaf) -> &'static mut Session<'static> {
             record: COMMAND.put(|| [0; _]),
         };
         let session = Session::new(leaf, FRAMING, buffers);
+        #[cfg(feature = "noise")]
+        let session = session.and_then(|session| session.secured(secure::identity(NAME)));
         SESSION.put(|| session.expect("buffers of the right size"))
     }
 }
@@ -126,7 +137,11 @@ fn run() -> ! {
         match blocking::turn(session, line, app, || clock.now()).unwrap_or(Turn::Disconnect) {
             Turn::Halted(reason) => panic!("{reason}"),
             Turn::Wait(_) => {}
-            Turn::Connect => line.open(),
+            Turn::Connect => {
+                line.open();
+                #[cfg(feature = "noise")]
+                session.secure(clock.now(), secure::random());
+            }
             Turn::Disconnect => {
                 line.close();
                 session.disconnected(clock.now());

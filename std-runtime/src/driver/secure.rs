@@ -1,6 +1,7 @@
 //! One end of a line with keys.
 
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use replcore::stream::Name;
 use replcore::transport::noise::{
@@ -9,6 +10,10 @@ use replcore::transport::noise::{
 
 use super::count;
 use crate::noise::{Noise, keys};
+
+/// An answer is work on the node's thread, and whoever has heard start packets can send them again: so no more than
+/// one is answered on a line in this time. A leaf that is not answered waits for longer.
+const ANSWER_PERIOD: Duration = Duration::from_millis(50);
 
 /// What came of a packet.
 #[derive(Debug)]
@@ -43,6 +48,7 @@ struct Answers {
     responder: Responder,
     /// Who was answered last.
     next: Option<Name>,
+    answered_at: Option<Instant>,
     up: bool,
     /// The other end was told that its link is not known.
     told: bool,
@@ -154,6 +160,12 @@ impl Answers {
     }
 
     fn start(&mut self, noise: &Noise, start: &Start<'_>, whole: &[u8]) -> Result<Came, String> {
+        if self.answered_at.is_some_and(|at| at.elapsed() < ANSWER_PERIOD) {
+            self.responder.refuse();
+            count(&noise.counters().packets_refused, 1);
+            return Ok(Came::Nothing);
+        }
+        self.answered_at = Some(Instant::now());
         let mut out = vec![0; HANDSHAKE_BYTES_MAX];
         match noise.answer(start, &mut out) {
             Ok((channel, name, bytes)) => {

@@ -28,6 +28,8 @@ enum Program {
     Rust,
     /// In Rust, with a link by Ethernet.
     Ethernet,
+    /// In Rust, on a serial line that is secured by Noise.
+    Noise,
     C,
 }
 
@@ -47,7 +49,7 @@ const CORTEX_M4F: Kind = cortex("thumbv7em-none-eabihf", &["-M", "mps2-an386"]);
 const CORTEX_M0: Kind = cortex("thumbv6m-none-eabi", &["-M", "microbit"]);
 const ETHERNET: Kind = Kind { program: Program::Ethernet, ..CORTEX_M4F };
 const RISC_V: Kind = Kind {
-    program: Program::Rust,
+    program: Program::Noise,
     target: "riscv32imac-unknown-none-elf",
     emulator: "qemu-system-riscv32",
     machine: &["-M", "virt", "-bios", "none"],
@@ -85,6 +87,7 @@ impl Kind {
         match self.program {
             Program::Rust => format!("for {}", self.target),
             Program::Ethernet => format!("with Ethernet for {}", self.target),
+            Program::Noise => format!("with Noise for {}", self.target),
             Program::C => format!("in C for {}", self.target),
         }
     }
@@ -93,14 +96,16 @@ impl Kind {
     fn how_to_build(&self) -> (Command, PathBuf, &'static str) {
         let folder = root().join("target/mcu");
         match self.program {
-            Program::Rust | Program::Ethernet => {
+            Program::Rust | Program::Ethernet | Program::Noise => {
                 let mut command = Command::new(root().join("scripts/mcu-cargo"));
                 command
                     .args([self.target, "build", "--quiet", "--release"])
                     .args(["--bin", "replcore-firmware", "--manifest-path"])
                     .arg(root().join("examples/firmware/Cargo.toml"));
-                if self.program == Program::Ethernet {
-                    command.args(["--features", "ethernet"]);
+                match self.program {
+                    Program::Ethernet => _ = command.args(["--features", "ethernet"]),
+                    Program::Noise => _ = command.args(["--features", "noise"]),
+                    Program::Rust | Program::C => {}
                 }
                 let image = folder.join(self.target).join("release/replcore-firmware");
                 (command, image, "rustc-web, cargo-web, rust-web-src and lld-22 of Debian")
@@ -132,7 +137,7 @@ impl Board {
         let mut command = Command::new(kind.emulator);
         match kind.program {
             Program::Ethernet => command.args(["-serial", "none", "-nic", "user"]),
-            Program::Rust | Program::C => {
+            Program::Rust | Program::Noise | Program::C => {
                 command.args(["-chardev", &chardev, "-serial", "chardev:line"])
             }
         };
@@ -189,6 +194,12 @@ fn options(folder: &Path, kind: Kind) -> NodeOptions {
     options.rules.clear();
     if kind.program != Program::Ethernet {
         options.listen = vec![Address::Serial("127.0.0.1:0".into())];
+    }
+    if kind.program == Program::Noise {
+        options.listen = vec![Address::Noise("127.0.0.1:0".into())];
+        let key = b"not a key for anything but tests";
+        let line = format!("{LEAF} psk {}", crate::noise::hex(key));
+        options.noise_keys = Some(crate::noise::write_keys(folder, "hub", &[line]));
     }
     options
 }
@@ -267,7 +278,7 @@ async fn survive(kind: Kind, rounds: u64, readings_each: u64) {
     let noise = Noise { flipped_one_in: 20_000, lost_one_in: 20_000, cut_one_in: 40_000 };
     let relay = match kind.program {
         Program::Ethernet => Relay::tcp(socket_of(&hub)),
-        Program::Rust | Program::C => Relay::serial(socket_of(&hub), noise, 11),
+        Program::Rust | Program::Noise | Program::C => Relay::serial(socket_of(&hub), noise, 11),
     };
     let mut board = Board::start(kind, &image, relay.address);
     let mut commands = Commands::default();
@@ -302,6 +313,11 @@ async fn survive(kind: Kind, rounds: u64, readings_each: u64) {
     let all = readings(&hub).await;
     assert_eq!(all.last(), Some(&(commands.readings, commands.sent, commands.digest)));
     let said = board.said.lock().unwrap();
+    if kind.program == Program::Noise {
+        let links = hub.status().await.counters["noise_links"];
+        println!("{links} links with Noise since the last crash of the hub");
+        assert!(links > 0);
+    }
     println!(
         "{}: {} readings, {} commands, {} starts, {} faults on the line, {:?}",
         kind.label(),
@@ -343,6 +359,6 @@ async fn firmware_on_a_cortex_m0_with_16_kib_of_ram_loses_and_doubles_nothing() 
 }
 
 #[tokio::test]
-async fn firmware_on_a_risc_v_core_loses_and_doubles_nothing() {
+async fn firmware_on_a_risc_v_core_on_a_line_with_noise_loses_and_doubles_nothing() {
     survive(RISC_V, 8, 100).await;
 }

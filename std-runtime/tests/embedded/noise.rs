@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::c_leaf::socket_of;
 use crate::common::{TestNode, eventually, hub_options, leaf_options};
 
-fn write_keys(folder: &Path, name: &str, lines: &[String]) -> PathBuf {
+pub(crate) fn write_keys(folder: &Path, name: &str, lines: &[String]) -> PathBuf {
     use std::os::unix::fs::OpenOptionsExt;
     let path = folder.join(format!("{name}.keys"));
     let mut options = std::fs::OpenOptions::new();
@@ -25,7 +25,7 @@ fn write_keys(folder: &Path, name: &str, lines: &[String]) -> PathBuf {
     path
 }
 
-fn hex(key: &[u8; 32]) -> String {
+pub(crate) fn hex(key: &[u8; 32]) -> String {
     key.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -23,9 +23,17 @@ const NAME: Name = match Name::new("size") {
     Err(_) => panic!("not a name"),
 };
 
-static INCOMING: Place<[u8; cobs::decode_buffer_bytes(FRAME_BYTES)]> = Place::empty();
-static OUTGOING: Place<[u8; FRAME_BYTES]> = Place::empty();
-static PACKET: Place<[u8; cobs::encoded_bytes_max(FRAME_BYTES) + 1]> = Place::empty();
+/// The longest packet.
+#[cfg(feature = "noise")]
+const PACKET_BYTES: usize = FRAME_BYTES + replcore::transport::noise::OVERHEAD_BYTES;
+#[cfg(not(feature = "noise"))]
+const PACKET_BYTES: usize = FRAME_BYTES;
+
+#[cfg(feature = "noise")]
+static IDENTITY: Place<replcore::transport::noise::Identity> = Place::empty();
+static INCOMING: Place<[u8; cobs::decode_buffer_bytes(PACKET_BYTES)]> = Place::empty();
+static OUTGOING: Place<[u8; PACKET_BYTES]> = Place::empty();
+static PACKET: Place<[u8; cobs::encoded_bytes_max(PACKET_BYTES) + 1]> = Place::empty();
 static RECORD: Place<[u8; 192]> = Place::empty();
 static LEAF: Place<Leaf> = Place::empty();
 static SESSION: Place<Session<'static>> = Place::empty();
@@ -83,11 +91,24 @@ fn run() -> ! {
             record: RECORD.put(|| [0; _]),
         };
         let session = Session::new(leaf, Framing::Cobs, buffers);
+        #[cfg(feature = "noise")]
+        let session = session.and_then(|session| {
+            let key = replcore::transport::noise::SecretKey::new([random as u8; _]);
+            let name = NAME;
+            let identity = replcore::transport::noise::Identity::Shared { name, key };
+            session.secured(IDENTITY.put(|| identity))
+        });
         SESSION.put(|| session.expect("buffers of the right size"))
     };
     let mut store = Nothing(Position(0));
     loop {
-        let Ok(_) = blocking::turn(session, &mut Line, &mut store, || clock.now());
+        let Ok(turn) = blocking::turn(session, &mut Line, &mut store, || clock.now());
+        #[cfg(feature = "noise")]
+        if turn == replcore::driver::Turn::Connect {
+            session.secure(clock.now(), [random as u8; _]);
+        }
+        #[cfg(not(feature = "noise"))]
+        let _ = turn;
         board::wait();
     }
 }
