@@ -312,12 +312,12 @@ async fn survive(kind: Kind, rounds: u64, readings_each: u64) {
     wait_for(&hub, commands.readings, &mut board).await;
     let all = readings(&hub).await;
     assert_eq!(all.last(), Some(&(commands.readings, commands.sent, commands.digest)));
-    let said = board.said.lock().unwrap();
     if kind.program == Program::Noise {
         let links = hub.status().await.counters["noise_links"];
         println!("{links} links with Noise since the last crash of the hub");
         assert!(links > 0);
     }
+    let said = board.said.lock().unwrap();
     println!(
         "{}: {} readings, {} commands, {} starts, {} faults on the line, {:?}",
         kind.label(),
