@@ -10,7 +10,6 @@ pub mod disk;
 pub mod leaf;
 pub mod machine;
 pub mod node;
-pub mod noise;
 pub mod store_ops;
 
 /// The C interface, which is no library that a Rust program could link.

@@ -70,7 +70,7 @@ impl Ends {
 }
 
 /// Runs one input.
-pub fn run(data: &[u8]) {
+pub(super) fn run(data: &[u8]) {
     let Some((&[pinned, cut], rest)) = data.split_first_chunk::<2>() else { return };
     let mut ends = Ends::new(pinned % 2 == 1);
     let (hostile, orders) = rest.split_at(usize::from(cut).min(rest.len()));
