@@ -324,15 +324,17 @@ impl<D: Disk> SegmentStore<D> {
     /// What was committed and is not replicated yet waits here.
     pub(super) fn keep_in_flight(&mut self) {
         let replica = &mut self.replica;
-        let number = replica.committed.number;
-        let merge = replica.flights.len() >= FLIGHTS_MAX
-            || self.dirty_streams.is_empty() && self.touched.is_empty();
-        if !merge || replica.flights.is_empty() {
+        let (number, ordinal) = (replica.committed.number, self.log.durable_ordinal);
+        let last = replica.flights.back().map_or(replica.visible_ordinal, |flight| flight.ordinal);
+        if self.dirty_streams.is_empty() && self.touched.is_empty() && ordinal == last {
+            // There is nothing to see, and what came before does not wait for it.
+            return;
+        }
+        if replica.flights.len() < FLIGHTS_MAX {
             replica.flights.push_back(Flight::default());
         }
         let Some(flight) = replica.flights.back_mut() else { return };
-        flight.number = number;
-        flight.ordinal = self.log.durable_ordinal;
+        (flight.number, flight.ordinal) = (number, ordinal);
         for name in self.dirty_streams.drain(..) {
             if let Some(stream) = self.streams.get(&name) {
                 flight.streams.insert(name, (stream.epoch, stream.position));
