@@ -125,11 +125,12 @@ impl Group {
         self.nodes[index] = Some(TestNode::start(self.options[index].clone()));
     }
 
-    /// The hub that has most of the log takes the place of the leader, as an election would have it.
-    async fn elect(&mut self) {
+    /// Of the hubs that there are, but for one that is cut off, that which has most of the log takes the
+    /// place of the leader, as an election would have it.
+    async fn elect(&mut self, cut_off: Option<usize>) {
         let mut best = None;
         for (index, node) in self.nodes.iter().enumerate() {
-            if let Some(node) = node {
+            if let Some(node) = node.as_ref().filter(|_| cut_off != Some(index)) {
                 let committed = node.status().await.counters["replication_committed"];
                 best = best.max(Some((committed, index)));
             }
@@ -196,7 +197,7 @@ async fn the_leading_hub_and_its_disk_are_lost_again_and_again_and_nothing_ackno
         }
         let lost = group.leader;
         group.lose(lost);
-        group.elect().await;
+        group.elect(None).await;
         group.restart(lost);
     }
     eventually("the last post is acknowledged", async || match &pending {
@@ -219,6 +220,90 @@ async fn the_leading_hub_and_its_disk_are_lost_again_and_again_and_nothing_ackno
     // The one that came back last has a copy and follows.
     group.level().await;
     assert_eq!(counter(&group.hub().status().await, "replication_term"), group.term);
+}
+
+/// A relay between each two hubs, for each that dials: its number, that of the other, and the relay.
+struct Cuts(Vec<(usize, usize, Relay)>);
+
+impl Cuts {
+    /// Does `dialing` to the links that `hub` has dialled, and `dialed` to those that others have.
+    fn cut_off(&self, hub: usize, dialing: Fault, dialed: Fault) {
+        for (from, to, relay) in &self.0 {
+            match hub {
+                _ if hub == *from => relay.set(dialing),
+                _ if hub == *to => relay.set(dialed),
+                _ => {}
+            }
+        }
+    }
+
+    /// All is well again. Links that have lost bytes are made anew.
+    fn heal(&self) {
+        for (_, _, relay) in &self.0 {
+            relay.set(Fault::None);
+            relay.cut();
+        }
+    }
+}
+
+/// The network between the leading hub and the others is cut: both ways, then only for what it says, then only
+/// for what it hears. Leaves go on reaching all of them.
+#[tokio::test]
+async fn a_leading_hub_that_is_cut_off_acknowledges_nothing_more_and_nothing_acknowledged_is_lost()
+{
+    let folder = tempfile::tempdir().unwrap();
+    let cuts = std::cell::RefCell::new(Cuts(Vec::new()));
+    let mut group = Group::start_with(folder.path(), 1, |own, options| {
+        for peer in &mut options.standby.as_mut().unwrap().peers {
+            let to = MEMBERS.iter().position(|member| name(member) == peer.name).unwrap();
+            let [at] = ports::<1>();
+            let relay = Relay::start(&at.to_string(), &peer.address.to_string());
+            cuts.borrow_mut().0.push((own, to, relay));
+            peer.address = at;
+        }
+    });
+    let cuts = cuts.into_inner();
+    let at = group.addresses();
+    let from = TestNode::start(leaf_options(folder.path(), "from", &at));
+    let to = TestNode::start(leaf_options(folder.path(), "to", &at));
+    eventually("both leaves are registered", async || {
+        from.status().await.ready && to.status().await.ready
+    })
+    .await;
+    let mut expected = Vec::new();
+    let faults =
+        [(Fault::Hang, Fault::Hang), (Fault::Mute, Fault::Deaf), (Fault::Deaf, Fault::Mute)];
+    for (round, (dialing, dialed)) in faults.into_iter().enumerate() {
+        group.level().await;
+        let (old, before) = (group.leader, format!("{round}: before"));
+        eventually("it takes posts", async || post_at_hub(group.hub(), &before).await).await;
+        group.level().await;
+        cuts.cut_off(old, dialing, dialed);
+        let during = format!("{round}: during");
+        assert!(!post_at_hub(group.hub(), &during).await, "{dialing:?}");
+        let of_leaf = format!("{round}: of a leaf");
+        from.post("flow", &of_leaf).await;
+        group.elect(Some(old)).await;
+        eventually("the next takes the same", async || post_at_hub(group.hub(), &during).await)
+            .await;
+        let lost = format!("{round}: to a hub whose term is over");
+        assert!(!post_at_hub(group.node(old), &lost).await, "{dialing:?}");
+        cuts.heal();
+        expected.extend([before, during, of_leaf]);
+    }
+    group.level().await;
+    expected.sort();
+    for node in [group.hub(), &to] {
+        let all = async || node.bodies().await.len() >= expected.len();
+        eventually("all are there", all).await;
+        let mut bodies = node.bodies().await;
+        bodies.sort();
+        assert_eq!(bodies, expected, "none is lost, none is doubled");
+    }
+    eventually("the leaf knows", async || {
+        from.queue("hub").await.is_some_and(|queue| queue.messages == 0)
+    })
+    .await;
 }
 
 /// Each hub leads in turn, and whoever led before follows, in the same process.
