@@ -6,7 +6,6 @@ extern crate replcore as replcore_core;
 
 pub mod c_abi;
 pub mod decode;
-pub mod disk;
 pub mod leaf;
 pub mod machine;
 pub mod node;

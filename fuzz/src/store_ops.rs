@@ -12,9 +12,9 @@ use replcore::log::record::{self, Message, Record};
 use replcore::stream::{Cursor, Epoch, Name, NodeId, Position, QueueKey, RecordId, Seq, StreamKey};
 use replcore::time::Stamp;
 use replcore::wire::Records;
-use replcore_runtime::store::{Arrival, Config, Fill, PostError, Route, SegmentStore, Store};
-
-use crate::disk::MemoryDisk;
+use replcore_runtime::store::{
+    Arrival, Config, Fill, MemoryDisk, PostError, Route, SegmentStore, Store,
+};
 
 const QUEUES: [&str; 2] = ["a", "b"];
 
@@ -98,7 +98,7 @@ pub fn run(data: &[u8]) {
             13 => world.maintain(),
             14 => {
                 let changes = world.byte() % 16;
-                world.disk.cut_after(changes.into());
+                world.disk.stop_after(changes.into());
             }
             _ => world.crash(),
         }
@@ -269,7 +269,7 @@ impl World<'_> {
     fn crash(&mut self) {
         self.store = None;
         let disk = self.disk.clone();
-        disk.recover(|| self.byte());
+        disk.power_cut(|most| u64::from(self.byte()) % (most + 1));
         self.open();
         // What is there now is what counts; it must lie between what was safe and what was asked.
         for queue in 0..QUEUES.len() {

@@ -5,7 +5,7 @@
 //! - [`invariants`] says what must hold.
 //! - [`host`] drives one machine over one store, from the contract alone.
 //! - [`cluster`] runs many of them against each other and against faults.
-//! - [`system`] is the daemon's own engine and store on a [`disk`] in memory; [`system_run`] is a
+//! - [`system`] is the daemon's own engine and store on a disk in memory; [`system_run`] is a
 //!   campaign of them.
 //! - [`members`] runs clusters that elect a leader.
 //! - [`kit`] holds single machines to the contract.
@@ -13,7 +13,6 @@
 pub mod campaign;
 pub mod clock;
 pub mod cluster;
-pub mod disk;
 pub mod faults;
 pub mod host;
 pub mod invariants;

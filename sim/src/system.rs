@@ -15,16 +15,15 @@ use replcore_runtime::engine::{Engine, EngineConfig, Router, Stopped};
 use replcore_runtime::node::{route_to_registered, ways};
 use replcore_runtime::options::Compression;
 use replcore_runtime::store::{
-    Arrival, Config, Consumer, PostError, QueueLimits, SegmentStore, Store,
+    Arrival, Config, Consumer, MemoryDisk, PostError, QueueLimits, SegmentStore, Store,
 };
 
 use crate::cluster::Machinery;
-use crate::disk::{Image, SimDisk};
 use crate::kit::node_memory;
 use crate::process::{Effect, Now, Observation, Post, Process, Stimulus};
 
 /// The engine of a simulated node.
-pub type SimEngine = Engine<Node<'static>, SegmentStore<SimDisk>>;
+pub type SimEngine = Engine<Node<'static>, SegmentStore<MemoryDisk>>;
 
 /// The consumer that every node has.
 const CONSUMER: &str = "reader";
@@ -99,7 +98,7 @@ struct Waiting {
 
 struct Running {
     engine: SimEngine,
-    disk: SimDisk,
+    disk: MemoryDisk,
     links: BTreeMap<LinkId, Line>,
     posts: Vec<Waiting>,
     /// Records of the log from here on were not seen yet.
@@ -368,15 +367,15 @@ impl Process for SystemProcess {
         while let Some(told) = running.engine.next_event() {
             observations.push(Observation::Note { text: format!("{:?}", told.event) });
         }
-        if let Some(stopped) = running.engine.stopped()
-            && !std::mem::replace(&mut self.told, true)
-        {
-            let expected = matches!(stopped, Stopped::Store(Failure::Io)) && running.disk.is_off();
+        // An engine may go on without a disk that takes new files, and no process without power.
+        let (stopped, is_off) = (running.engine.stopped(), running.disk.is_off());
+        if (stopped.is_some() || is_off) && !std::mem::replace(&mut self.told, true) {
+            let expected = matches!(stopped, None | Some(Stopped::Store(Failure::Io))) && is_off;
             if !expected {
                 let what = format!("the engine stopped: {stopped:?}");
                 observations.push(Observation::Violation { what });
             }
-            effects.push(Effect::Exit { reason: format!("{stopped:?}") });
+            effects.push(Effect::Exit { reason: format!("the power is off, {stopped:?}") });
         }
     }
 
@@ -411,16 +410,34 @@ impl Process for SystemProcess {
     }
 }
 
+/// Flips one bit of what is on a medium, in a part that was ever written, of some file whose name
+/// begins so. Answers where.
+fn flip(disk: &MemoryDisk, prefix: &str, rng: &mut Rng) -> Option<(String, usize)> {
+    let named: Vec<String> =
+        disk.names().into_iter().filter(|name| name.starts_with(prefix)).collect();
+    let last = named.len().checked_sub(1)?;
+    let name = &named[rng.between(0, last as u64) as usize];
+    let mut place = None;
+    disk.damage(name, |bytes| {
+        place = bytes.iter().rposition(|byte| *byte != 0).map(|written| {
+            let at = rng.between(0, written as u64) as usize;
+            bytes[at] ^= 1 << rng.between(0, 7);
+            at
+        });
+    });
+    Some((name.clone(), place?))
+}
+
 /// Keeps the disks and starts the engines.
 #[derive(Debug)]
 pub struct Systems {
     members: Vec<Member>,
-    disks: Vec<SimDisk>,
+    disks: Vec<MemoryDisk>,
     settings: SystemSettings,
     seed: u64,
     links_max: u32,
     /// Copies of disks on which a bit was flipped since.
-    images: BTreeMap<usize, Image>,
+    images: BTreeMap<usize, MemoryDisk>,
     /// Power cuts in the middle of an opening so far.
     pub cut_openings: u64,
 }
@@ -428,7 +445,7 @@ pub struct Systems {
 impl Systems {
     /// The keeper of these nodes, all new.
     pub fn new(members: Vec<Member>, settings: SystemSettings, links_max: u32, seed: u64) -> Self {
-        let disks: Vec<SimDisk> = members.iter().map(|_| SimDisk::new()).collect();
+        let disks: Vec<MemoryDisk> = members.iter().map(|_| MemoryDisk::default()).collect();
         for disk in &disks {
             disk.set_lies(settings.bug_disks_lie);
         }
@@ -437,7 +454,7 @@ impl Systems {
     }
 
     /// The disk of a node.
-    pub fn disk(&self, node: usize) -> &SimDisk {
+    pub fn disk(&self, node: usize) -> &MemoryDisk {
         &self.disks[node]
     }
 
@@ -445,14 +462,14 @@ impl Systems {
     /// those a store cannot do without at a start, and gets from a copy.
     pub fn flip(&mut self, node: usize, runs: bool, rng: &mut Rng) -> Option<(String, usize)> {
         if runs {
-            return self.disks[node].flip("log-", rng);
+            return flip(&self.disks[node], "log-", rng);
         }
         self.images.insert(node, self.disks[node].image());
-        self.disks[node].flip("", rng)
+        flip(&self.disks[node], "", rng)
     }
 
     /// Sets the disk of a node that does not run back to a copy.
-    pub fn restore(&self, node: usize, image: &Image) {
+    pub fn restore(&self, node: usize, image: &MemoryDisk) {
         self.disks[node].restore(image);
     }
 
@@ -479,14 +496,14 @@ impl Systems {
     }
 
     /// Opens the store of a node; now and then the power goes in the middle of it.
-    fn open(&mut self, node: usize, rng: &mut Rng) -> Result<SegmentStore<SimDisk>, String> {
+    fn open(&mut self, node: usize, rng: &mut Rng) -> Result<SegmentStore<MemoryDisk>, String> {
         let (name, disk) = (self.members[node].name, self.disks[node].clone());
         if rng.between(0, 3) == 0 {
             disk.stop_after(rng.between(0, 30));
             let opened = SegmentStore::open(disk.clone(), &name, self.store_config(rng.next_u64()));
             drop(opened);
             self.cut_openings += 1;
-            disk.power_cut(rng);
+            disk.power_cut(|most| rng.between(0, most));
         }
         let opened = SegmentStore::open(disk.clone(), &name, self.store_config(rng.next_u64()));
         match (opened, self.images.remove(&node)) {
@@ -503,7 +520,7 @@ impl Systems {
         let mut store = self.open(node, rng);
         while self.disks[node].is_off() {
             drop(store);
-            self.disks[node].power_cut(rng);
+            self.disks[node].power_cut(|most| rng.between(0, most));
             store = self.open(node, rng);
         }
         let store = store?;
@@ -586,7 +603,7 @@ impl Machinery for Systems {
         let disk = &self.disks[node];
         // A write that the power stopped leaves no other way.
         if disk.is_off() || rng.between(0, 2) > 0 {
-            disk.power_cut(rng);
+            disk.power_cut(|most| rng.between(0, most));
         } else {
             disk.process_ended();
         }

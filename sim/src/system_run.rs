@@ -3,12 +3,11 @@
 use replcore::contract::Transport;
 use replcore::rng::Rng;
 use replcore::stream::{Name, QueueKey};
-use replcore_runtime::store::{QueueKind, Store};
+use replcore_runtime::store::{MemoryDisk, QueueKind, Store};
 
 use crate::campaign::{Failure, Outcome, SETTLE_S};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, Spec};
-use crate::disk::Image;
 use crate::faults::Fault;
 use crate::invariants::{Checker, Expectations};
 use crate::network::Conditions;
@@ -65,7 +64,7 @@ pub struct SystemRun {
     hubs: usize,
     conditions: Conditions,
     heals: Vec<(u64, Heal)>,
-    images: Vec<(usize, Image)>,
+    images: Vec<(usize, MemoryDisk)>,
     posts: Vec<(usize, u64, Post)>,
     reclaims: bool,
     /// One disk of a run loses what was safe: two that forget the same have no way to know.
@@ -247,7 +246,7 @@ impl SystemRun {
             match heal {
                 Heal::Unblock(from, to) => self.cluster.block(from, to, false),
                 Heal::Go(node) => self.cluster.hang(node, false),
-                Heal::Room(node) => self.cluster.machinery_mut().disk(node).set_full(false),
+                Heal::Room(node) => self.cluster.machinery_mut().disk(node).set_bytes_max(None),
                 Heal::Link(node) => self.cluster.set_conditions(node, self.conditions),
             }
         }
@@ -322,7 +321,8 @@ impl SystemRun {
                 self.cluster.step_wall(node, step_ms);
             }
             Fault::DiskFull => {
-                self.cluster.machinery_mut().disk(node).set_full(true);
+                let disk = self.cluster.machinery_mut().disk(node);
+                disk.set_bytes_max(Some(disk.used_bytes()));
                 self.later(ms, Heal::Room(node));
             }
             Fault::SlowLink | Fault::Flip => {
@@ -379,7 +379,7 @@ impl SystemRun {
     }
 
     /// Ends the process of a node and sets its disk back.
-    pub fn set_back(&mut self, node: usize, image: &Image) {
+    pub fn set_back(&mut self, node: usize, image: &MemoryDisk) {
         self.cluster.crash(node, true);
         self.cluster.machinery_mut().restore(node, image);
         self.cluster.remark(node, "its disk is set back to an older copy");

@@ -35,7 +35,7 @@ fn posts_come_out_of_their_queues_in_order_after_a_restart() {
             assert_eq!(numbers, expected);
         }
         drop(store);
-        disk.kill();
+        disk.process_ended();
         store = open(&disk, small());
         assert!(store.reports().is_empty(), "{:?}", store.reports());
     }
@@ -82,7 +82,7 @@ fn records_known_by_identity_count_once_over_two_paths() {
     assert_eq!(store.holding(key("q", 2)).unwrap().next, Position(20));
     assert_eq!(store.counters().records_known, 20);
     drop(store);
-    disk.kill();
+    disk.process_ended();
     let mut store = open(&disk, small());
     take(&mut store, &stream_of("three"), 0, &records, &["q"]).unwrap();
     store.commit().unwrap();
@@ -137,7 +137,7 @@ fn a_known_idempotency_key_answers_the_first_id_also_after_a_crash() {
             assert_eq!(again, Posted { id: ids[number as usize], duplicate: true });
         }
         drop(store);
-        disk.power_cut(&mut replcore::rng::Rng::new(3));
+        power_cut(&disk, &mut replcore::rng::Rng::new(3));
         store = open(&disk, small());
     }
     assert_eq!(store.holding(key("q", 2)).unwrap().next, Position(3000));
@@ -173,7 +173,7 @@ fn the_current_record_of_a_key_is_the_one_with_the_later_origin_time() {
         assert_eq!(body, b"newer");
         assert!(!store.latest("t", b"other", &mut |_, _| {}).unwrap());
         drop(store);
-        disk.kill();
+        disk.process_ended();
         store = open(&disk, small());
     }
 }
@@ -232,7 +232,7 @@ fn a_queue_at_its_limit_refuses_or_drops_as_told_and_works_again() {
         let info = store.queue(NOW_MS, &name("q")).unwrap();
         assert_eq!((info.messages, info.dropped_total), ([0, 0, 10, 0], 15));
         drop(store);
-        disk.kill();
+        disk.process_ended();
         store = open(&disk, limited(LimitPolicy::DropOldest));
     }
 
@@ -307,14 +307,14 @@ fn operators_list_peek_purge_and_read() {
         assert_eq!(next.unwrap(), 15);
         assert_eq!(read, [(10, 10), (11, 11), (12, 12), (13, 13), (14, 14)]);
         drop(store);
-        disk.kill();
+        disk.process_ended();
         store = open(&disk, small());
     }
     assert_eq!(store.purge(id_of("a"), None).unwrap().messages, 27);
     assert!(store.forget_queue(id_of("b")) && !store.forget_queue(id_of("b")));
     store.commit().unwrap();
     drop(store);
-    disk.kill();
+    disk.process_ended();
     let store = open(&disk, small());
     assert!(store.queue(NOW_MS, &name("b")).is_none());
     assert_eq!(store.queue(NOW_MS, &name("a")).unwrap().messages, [0; 4]);
@@ -341,7 +341,7 @@ fn consumers_get_what_matches_from_the_start_or_from_now_and_have_dead_letters()
             |store: &SegmentStore<MemoryDisk>, queue| store.holding(key(queue, 2)).unwrap().next.0;
         assert_eq!((held(&store, "all"), held(&store, "doors"), held(&store, "fresh")), (3, 2, 0));
         drop(store);
-        disk.kill();
+        disk.process_ended();
         store = open(&disk, small());
         assert_eq!(store.consumers().len(), 3);
     }
@@ -366,7 +366,7 @@ fn states_and_settings_survive() {
     store.put_setting("rules", b"[]").unwrap();
     store.commit().unwrap();
     drop(store);
-    disk.power_cut(&mut replcore::rng::Rng::new(1));
+    power_cut(&disk, &mut replcore::rng::Rng::new(1));
     let store = open(&disk, small());
     let mut states = Vec::new();
     store.restore(&mut |key, state| states.push((key, state.to_vec())));
@@ -394,7 +394,11 @@ fn every_start_numbers_its_posts_anew_and_keeps_what_waits() {
         let expected = (0..=life).flat_map(|life| (0..10).map(move |number| vec![life, number]));
         assert_eq!(got, (0..).zip(expected).collect::<Vec<(u64, Vec<u8>)>>());
         drop(store);
-        if life == 1 { disk.kill() } else { disk.power_cut(&mut replcore::rng::Rng::new(1)) }
+        if life == 1 {
+            disk.process_ended()
+        } else {
+            power_cut(&disk, &mut replcore::rng::Rng::new(1))
+        }
     }
 }
 
@@ -415,7 +419,7 @@ fn a_reader_of_an_earlier_life_is_given_the_place_where_its_log_and_this_one_par
             store.close().unwrap();
         }
         drop(store);
-        disk.kill();
+        disk.process_ended();
         store = open(&disk, small());
     }
     let up = key("up", 2);
@@ -445,7 +449,7 @@ fn a_stream_goes_on_in_another_life_where_it_is_placed() {
     skip(&mut store, 8, 40, 45).unwrap();
     store.commit().unwrap();
     drop(store);
-    disk.kill();
+    disk.process_ended();
     let mut store = open(&disk, small());
     let (epoch, cursor) = store.inbound(&of(9));
     assert_eq!((epoch.0, cursor.position), (8, Position(45)));

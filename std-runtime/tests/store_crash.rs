@@ -152,9 +152,9 @@ fn campaign(seed: u64, config: Config) {
             work(&mut store, &mut rng, &mut model, &mut next_post);
         }
         if rng.between(0, 2) > 0 {
-            disk.power_cut(&mut rng);
+            power_cut(&disk, &mut rng);
         } else {
-            disk.kill();
+            disk.process_ended();
         }
         let opened = SegmentStore::open(disk.clone(), &name(NAME), config);
         let mut store = opened.unwrap_or_else(|error| panic!("seed {seed}, life {life}: {error}"));
@@ -165,7 +165,7 @@ fn campaign(seed: u64, config: Config) {
         let holding = store.holding(key("q", 2));
         model.released = holding.map_or(0, |holding| holding.released.0);
         drop(store);
-        disk.kill();
+        disk.process_ended();
     }
 }
 
@@ -198,13 +198,13 @@ fn a_power_cut_at_every_write_of_a_short_life_is_survived() {
     };
     let disk = MemoryDisk::default();
     assert_eq!(life(&disk), 2000);
-    let writes = disk.writes();
+    let writes = disk.changes();
     assert!(writes > 80, "{writes}");
     for stop in 0..writes {
         let disk = MemoryDisk::default();
         disk.stop_after(stop);
         let committed = life(&disk);
-        disk.power_cut(&mut Rng::new(stop));
+        power_cut(&disk, &mut Rng::new(stop));
         let mut store = open(&disk, small());
         assert!(store.reports().is_empty(), "stop {stop}: {:?}", store.reports());
         let (_, cursor) = store.inbound(&stream_of("leaf"));
@@ -228,6 +228,6 @@ fn an_unsynced_log_gives_no_number_again_after_an_unclean_end() {
         assert!(ids.insert(posted.id), "{:?} is given twice", posted.id);
         store.commit().unwrap();
         drop(store);
-        disk.power_cut(&mut Rng::new(seed));
+        power_cut(&disk, &mut Rng::new(seed));
     }
 }

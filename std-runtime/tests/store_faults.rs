@@ -30,7 +30,7 @@ fn a_damaged_batch_is_set_aside_and_the_others_are_kept() {
     }
     let epoch = store.identity().epoch;
     drop(store);
-    disk.kill();
+    disk.process_ended();
     let log = log_names(&disk).remove(0);
     disk.damage(&log, |bytes| bytes[256 + 32 + 5000] ^= 1);
     let mut store = open(&disk, small());
@@ -49,7 +49,7 @@ fn a_damaged_batch_is_set_aside_and_the_others_are_kept() {
     post(&mut store, &body(&999_u32.to_le_bytes()), &["q"]).unwrap();
     store.commit().unwrap();
     drop(store);
-    disk.kill();
+    disk.process_ended();
     let mut store = open(&disk, small());
     assert!(store.reports().is_empty());
     let (got, _) = drain(&mut store, key("q", 2), 0, 4096);
@@ -92,7 +92,7 @@ fn records_behind_damage_are_read_and_keep_their_places() {
     let disk = MemoryDisk::default();
     let (store, starts) = numbered_batches(&disk, 4);
     drop(store);
-    disk.kill();
+    disk.process_ended();
     let log = log_names(&disk).remove(0);
     for (nth, at) in (starts[1]..starts[2]).step_by(5).enumerate() {
         let runs = nth % 2 == 0;
@@ -127,7 +127,7 @@ fn records_stored_after_a_start_with_damage_at_the_end_are_read() {
     store.release(key("q", 2), Position(1));
     store.commit().unwrap();
     drop(store);
-    disk.kill();
+    disk.process_ended();
     let log = log_names(&disk).remove(0);
     disk.damage(&log, |bytes| {
         // The last byte of the batch is one of a note.
@@ -165,7 +165,7 @@ fn a_queue_of_which_the_making_is_damaged_keeps_its_entries_until_it_is_named_ag
     let disk = MemoryDisk::default();
     let (store, _) = numbered_batches(&disk, 4);
     drop(store);
-    disk.kill();
+    disk.process_ended();
     let log = log_names(&disk).remove(0);
     disk.damage(&log, |bytes| {
         let at = note_of_queue_q(bytes);
@@ -178,7 +178,7 @@ fn a_queue_of_which_the_making_is_damaged_keeps_its_entries_until_it_is_named_ag
         let info = store.queue(NOW_MS, &unnamed).expect("it is kept");
         assert_eq!((info.id, info.messages[2]), (id_of("q"), 12));
         store.close().unwrap();
-        disk.kill();
+        disk.process_ended();
     }
     let mut store = open(&disk, small());
     post(&mut store, &body(&12_u32.to_le_bytes()), &["q"]).unwrap();
@@ -191,7 +191,7 @@ fn a_queue_of_which_the_making_is_damaged_keeps_its_entries_until_it_is_named_ag
         assert_eq!(in_their_places(&got), (0..13).collect::<Vec<_>>());
         assert!(gaps.is_empty());
         drop(store);
-        disk.kill();
+        disk.process_ended();
         store = open(&disk, small());
     }
 }
@@ -224,7 +224,7 @@ fn damage_met_while_reading_is_set_aside_and_told_as_at_a_start() {
     store.maintain(NOW_MS).unwrap();
     assert_eq!((store.reports().len(), store.counters().segments_quarantined), (1, 1));
     drop(store);
-    disk.kill();
+    disk.process_ended();
     let mut store = open(&disk, small());
     assert!(store.reports().is_empty(), "{:?}", store.reports());
     let (got, gaps) = drain(&mut store, key("q", 2), 0, 4096);
@@ -272,7 +272,7 @@ fn a_segment_whose_header_is_damaged_keeps_what_it_holds() {
     let disk = MemoryDisk::default();
     let (store, _) = numbered_batches(&disk, 4);
     drop(store);
-    disk.kill();
+    disk.process_ended();
     disk.damage(&log_names(&disk)[0], |bytes| bytes[14] ^= 4);
     let mut store = open(&disk, small());
     assert!(store.reports()[0].contains("no sound header"), "{:?}", store.reports());
@@ -300,7 +300,7 @@ fn a_consumer_that_damage_has_halved_is_reported_and_made_again() {
     post(&mut store, &order(0), &[]).unwrap();
     store.commit().unwrap();
     drop(store);
-    disk.kill();
+    disk.process_ended();
     let log = log_names(&disk).remove(0);
     disk.damage(&log, |bytes| {
         let at = bytes.windows(7).position(|part| part == b"order.*").unwrap();
@@ -318,7 +318,7 @@ fn a_consumer_that_damage_has_halved_is_reported_and_made_again() {
         let (got, _) = drain(&mut store, key("books", 2), 0, 4096);
         assert_eq!(numbers(&got), [0, 1]);
         drop(store);
-        copy.kill();
+        copy.process_ended();
         let store = open(&copy, small());
         assert_eq!(store.consumers(), std::slice::from_ref(&consumer));
         assert!(!store.reports().iter().any(told), "{:?}", store.reports());
@@ -339,7 +339,7 @@ fn flipped_bytes_anywhere_never_stop_a_start_nor_pass_as_a_message() {
     }
     store.commit().unwrap();
     drop(store);
-    disk.kill();
+    disk.process_ended();
     let mut rng = Rng::new(11);
     for _ in 0..60 {
         let copy = disk.image();
@@ -370,7 +370,7 @@ fn a_damaged_checkpoint_falls_back_to_the_one_before() {
     }
     store.commit().unwrap();
     drop(store);
-    disk.kill();
+    disk.process_ended();
     let newest = disk.names().into_iter().rfind(|name| name.starts_with("checkpoint-")).unwrap();
     disk.damage(&newest, |bytes| bytes[40] ^= 1);
     let mut store = open(&disk, small());
@@ -404,7 +404,7 @@ fn a_full_disk_refuses_loses_nothing_and_works_again_when_there_is_room() {
     take(&mut store, &stream_of("leaf"), 0, &records, &["q"]).unwrap();
     store.commit().unwrap();
     drop(store);
-    disk.kill();
+    disk.process_ended();
     let mut store = open(&disk, small());
     assert_eq!(drain(&mut store, key("q", 2), 0, 65536).0.len(), posted + 1);
 }
@@ -440,9 +440,9 @@ fn a_failed_sync_is_final() {
     let disk = MemoryDisk::default();
     let mut store = open(&disk, small());
     post(&mut store, &body(b"x"), &["q"]).unwrap();
-    disk.fail_syncs(true);
+    disk.set_syncs_fail(true);
     assert_eq!(store.commit(), Err(Failure::Io));
-    disk.fail_syncs(false);
+    disk.set_syncs_fail(false);
     assert_eq!(store.commit(), Err(Failure::Io));
     assert_eq!(post(&mut store, &body(b"x"), &["q"]), Err(PostError::Io));
 }
@@ -471,7 +471,7 @@ fn a_leaf_long_away_costs_its_backlog_and_no_more() {
         if number % 10_000 == 9999 {
             store.commit().unwrap();
             drop(store);
-            disk.power_cut(&mut Rng::new(u64::from(number)));
+            power_cut(&disk, &mut Rng::new(u64::from(number)));
             store = open(&disk, config);
             assert!(store.reports().is_empty(), "{:?}", store.reports());
         }
@@ -483,7 +483,7 @@ fn a_leaf_long_away_costs_its_backlog_and_no_more() {
         assert!(gaps.is_empty());
         assert_eq!(numbers(&got), late);
         drop(store);
-        disk.power_cut(&mut Rng::new(5));
+        power_cut(&disk, &mut Rng::new(5));
         store = open(&disk, config);
     }
     let mut read = Vec::new();
@@ -539,7 +539,7 @@ fn a_sparse_backlog_of_a_million_entries_stays_small_in_memory() {
         assert_eq!(store.holding(key(queue, 2)).unwrap().next, Position(500_000));
     }
     drop(store);
-    disk.kill();
+    disk.process_ended();
     let mut store = open(&disk, config);
     assert!(store.memory_bytes() < 6 << 20, "{}", store.memory_bytes());
     let (mut at, mut out) = (0, Vec::new());

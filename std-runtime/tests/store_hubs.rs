@@ -61,8 +61,8 @@ impl Hub {
     fn end(&mut self, power: Option<&mut Rng>) {
         (self.store, self.copy, self.leads) = (None, None, None);
         match power {
-            Some(rng) => self.disk.power_cut(rng),
-            None => self.disk.kill(),
+            Some(rng) => power_cut(&self.disk, rng),
+            None => self.disk.process_ended(),
         }
     }
 
@@ -98,8 +98,8 @@ impl Hub {
         }
         let disk = taken.disk.clone();
         self.end(None);
-        disk.kill();
-        self.disk.replace(&disk);
+        disk.process_ended();
+        self.disk.restore(&disk);
         self.follow();
         self.votes = true;
         Some(self.store().head().number)

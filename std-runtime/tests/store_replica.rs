@@ -249,7 +249,7 @@ fn copy(
     assert_eq!(leader.head(), follower.head());
     drop(follower);
     // As a process does: the copy takes the place of what was there, and is opened.
-    disk.kill();
+    disk.process_ended();
     open(disk, replicated())
 }
 
@@ -277,7 +277,7 @@ fn a_follower_is_the_leader_at_every_batch_across_restarts_and_power_cuts_of_eit
                 disks[1].stop_after(below(&mut rng, 8));
                 let _ = catch_up(&mut leads, &mut follows);
                 drop(follows);
-                disks[1].power_cut(&mut rng);
+                power_cut(&disks[1], &mut rng);
                 follows = open(&disks[1], replicated());
                 assert!(follows.reports().is_empty(), "{:?}", follows.reports());
             }
@@ -285,20 +285,20 @@ fn a_follower_is_the_leader_at_every_batch_across_restarts_and_power_cuts_of_eit
                 moved += leads.counters().records_moved;
                 drop(leads);
                 if below(&mut rng, 2) == 0 {
-                    disks[0].power_cut(&mut rng)
+                    power_cut(&disks[0], &mut rng)
                 } else {
-                    disks[0].kill()
+                    disks[0].process_ended()
                 }
                 term += 1;
                 leads = leader(&disks[0], term);
             }
             if !catch_up(&mut leads, &mut follows).unwrap() {
                 copies += 1;
-                disks[1].kill();
+                disks[1].process_ended();
                 drop(follows);
                 let fresh = MemoryDisk::default();
                 follows = copy(&mut leads, &fresh, |_| ());
-                disks[1].replace(&fresh);
+                disks[1].restore(&fresh);
                 drop(follows);
                 follows = open(&disks[1], replicated());
             }
@@ -485,7 +485,7 @@ fn a_follower_with_a_hole_in_its_log_asks_for_a_copy() {
         assert!(catch_up(&mut leads, &mut follows).unwrap());
     }
     drop(follows);
-    disks[1].kill();
+    disks[1].process_ended();
     let log = disks[1].names().into_iter().rfind(|name| name.starts_with("log-")).unwrap();
     disks[1].damage(&log, |bytes| bytes[3000] ^= 1);
     for _ in 0..2 {
@@ -493,7 +493,7 @@ fn a_follower_with_a_hole_in_its_log_asks_for_a_copy() {
         assert_eq!(follows.head(), Head::default());
         assert!(!catch_up(&mut leads, &mut follows).unwrap());
         drop(follows);
-        disks[1].kill();
+        disks[1].process_ended();
     }
     // Nobody else is left: it leads with what it has, under numbers of its own.
     let mut last = open(&disks[1], replicated());

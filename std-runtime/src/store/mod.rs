@@ -21,6 +21,7 @@ mod intake;
 mod keyed;
 mod lives;
 mod log;
+mod memory_disk;
 mod note;
 mod operate;
 mod outlet;
@@ -38,6 +39,7 @@ mod survey;
 pub use copy::{CopyCursor, CopyStart};
 pub use disk::{Disk, FileDisk, FileId};
 pub use embedded::{Config, SegmentStore};
+pub use memory_disk::MemoryDisk;
 pub use replica::{FollowError, Head, ShipCursor, Shipped};
 
 /// Who a store belongs to.

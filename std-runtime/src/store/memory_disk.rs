@@ -1,13 +1,12 @@
-//! A disk in memory that a power cut makes forget and tear, that fills up, and that an operator may
-//! set back to an older copy.
+//! A folder in memory, for tests, simulations and fuzzing of a store: a power cut makes it forget and
+//! tear what was not synced, and it fills up, lies, fails, takes damage and is set back when told.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::rc::Rc;
 
-use replcore::rng::Rng;
-use replcore_runtime::store::{Disk, FileId};
+use super::disk::{Disk, FileId};
 
 /// What a medium writes as a whole.
 const SECTOR_BYTES: usize = 512;
@@ -40,17 +39,17 @@ struct State {
     bytes_max: Option<u64>,
     /// Changes until the power goes.
     changes_left: Option<u64>,
+    /// It has gone.
+    off: bool,
     lies: bool,
+    syncs_fail: bool,
+    changes: u64,
     syncs: u64,
 }
 
-/// A folder in memory. Clones share it, so that it outlives the store on it.
+/// A folder in memory. Clones are the same folder, so that it outlives the store on it.
 #[derive(Clone, Debug, Default)]
-pub struct SimDisk(Rc<RefCell<State>>);
-
-/// A copy of what was safe on a [`SimDisk`], as a backup takes it.
-#[derive(Clone, Debug)]
-pub struct Image(State);
+pub struct MemoryDisk(Rc<RefCell<State>>);
 
 fn put(bytes: &mut Vec<u8>, offset: usize, data: &[u8]) {
     let end = offset + data.len();
@@ -74,19 +73,19 @@ impl File {
 
     /// Of each sector the medium has what it held after some of the writes, for every sector
     /// another number of them: a system writes its cache back in any order.
-    fn tear(&mut self, rng: &mut Rng) {
+    fn tear(&mut self, choose: &mut impl FnMut(u64) -> u64) {
         let writes = std::mem::take(&mut self.pending);
         let sectors: BTreeSet<usize> = writes
             .iter()
             .filter(|(_, data)| !data.is_empty())
             .flat_map(|(at, data)| at / SECTOR_BYTES..=(at + data.len() - 1) / SECTOR_BYTES)
             .collect();
-        let mood = rng.between(0, 3);
+        let mood = choose(3);
         for sector in sectors {
             let kept = match mood {
                 0 => 0,
                 1 => writes.len(),
-                _ => rng.between(0, writes.len() as u64) as usize,
+                _ => choose(writes.len() as u64) as usize,
             };
             let (low, high) = (sector * SECTOR_BYTES, (sector + 1) * SECTOR_BYTES);
             for (at, data) in &writes[..kept] {
@@ -107,8 +106,12 @@ impl State {
     }
 
     fn change(&mut self) -> io::Result<()> {
+        self.changes += 1;
         match &mut self.changes_left {
-            Some(0) => Err(io::Error::other("the power is off")),
+            Some(0) => {
+                self.off = true;
+                Err(io::Error::other("the power is off"))
+            }
             Some(left) => {
                 *left -= 1;
                 Ok(())
@@ -137,27 +140,21 @@ impl State {
     }
 }
 
-impl SimDisk {
-    /// An empty disk.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
+impl MemoryDisk {
     /// The power goes in the middle of the change after `changes` more of them; nothing works from
-    /// then on until [`SimDisk::power_cut`].
+    /// then on until [`MemoryDisk::power_cut`].
     pub fn stop_after(&self, changes: u64) {
         self.0.borrow_mut().changes_left = Some(changes);
     }
 
-    /// Whether [`SimDisk::stop_after`] has come true.
+    /// Whether [`MemoryDisk::stop_after`] has come true.
     pub fn is_off(&self) -> bool {
-        self.0.borrow().changes_left == Some(0)
+        self.0.borrow().off
     }
 
-    /// No more bytes than are used now fit, until it is lifted.
-    pub fn set_full(&self, full: bool) {
-        let mut state = self.0.borrow_mut();
-        state.bytes_max = full.then(|| state.used());
+    /// Bounds the bytes of all files; `None` lifts it.
+    pub fn set_bytes_max(&self, most: Option<u64>) {
+        self.0.borrow_mut().bytes_max = most;
     }
 
     /// Whether syncs do nothing and say that they did.
@@ -165,9 +162,19 @@ impl SimDisk {
         self.0.borrow_mut().lies = lies;
     }
 
+    /// Whether syncs of files fail.
+    pub fn set_syncs_fail(&self, fail: bool) {
+        self.0.borrow_mut().syncs_fail = fail;
+    }
+
     /// Bytes of all files.
     pub fn used_bytes(&self) -> u64 {
         self.0.borrow().used()
+    }
+
+    /// Calls that change something, syncs among them, so far.
+    pub fn changes(&self) -> u64 {
+        self.0.borrow().changes
     }
 
     /// Syncs of files so far.
@@ -175,18 +182,25 @@ impl SimDisk {
         self.0.borrow().syncs
     }
 
+    /// The names of the files, rising.
+    pub fn names(&self) -> Vec<String> {
+        self.0.borrow().names.keys().cloned().collect()
+    }
+
     /// The process is gone and its system stays: everything written is kept.
     pub fn process_ended(&self) {
         let mut state = self.0.borrow_mut();
         state.open.clear();
         state.changes_left = None;
+        state.off = false;
     }
 
-    /// The power goes and comes back: what was not synced is kept, lost or torn.
-    pub fn power_cut(&self, rng: &mut Rng) {
+    /// The power goes and comes back: what was not synced is kept, lost or torn by sectors.
+    /// `choose` decides: it is given the most and answers a number from 0 to that.
+    pub fn power_cut(&self, mut choose: impl FnMut(u64) -> u64) {
         let mut state = self.0.borrow_mut();
         let changes = std::mem::take(&mut state.name_changes);
-        let kept = rng.between(0, changes.len() as u64) as usize;
+        let kept = choose(changes.len() as u64) as usize;
         let mut names = std::mem::take(&mut state.durable_names);
         for change in &changes[..kept] {
             match change {
@@ -203,61 +217,55 @@ impl SimDisk {
         state.durable_names = names;
         state.collect();
         for file in state.files.values_mut() {
-            file.tear(rng);
+            file.tear(&mut choose);
         }
         state.open.clear();
         state.changes_left = None;
+        state.off = false;
     }
 
-    /// A copy of what is safe now.
-    pub fn image(&self) -> Image {
+    /// Another folder with a copy of what is safe now, as a backup takes it.
+    pub fn image(&self) -> Self {
         let mut copy = self.0.borrow().clone();
         copy.names.clone_from(&copy.durable_names);
         copy.name_changes.clear();
         copy.open.clear();
         copy.changes_left = None;
+        copy.off = false;
         copy.bytes_max = None;
         copy.collect();
         for file in copy.files.values_mut() {
             file.pending.clear();
             file.current.clone_from(&file.durable);
         }
-        Image(copy)
+        Self(Rc::new(RefCell::new(copy)))
     }
 
-    /// Sets the disk back to a copy, while nothing runs on it.
-    pub fn restore(&self, image: &Image) {
+    /// Sets the folder back to what is safe in another, while nothing runs on it.
+    pub fn restore(&self, other: &Self) {
+        let image = other.image().0.take();
         let mut state = self.0.borrow_mut();
-        let (lies, syncs) = (state.lies, state.syncs);
-        *state = State { lies, syncs, ..image.0.clone() };
+        let (lies, changes, syncs) = (state.lies, state.changes, state.syncs);
+        *state = State { lies, changes, syncs, ..image };
     }
 
-    /// Flips one bit of what is on the medium, in a part that was ever written, of some file whose
-    /// name begins so. Answers where.
-    pub fn flip(&self, prefix: &str, rng: &mut Rng) -> Option<(String, usize)> {
+    /// Changes what is on the medium of a file behind the store's back. Whether there is such a file.
+    pub fn damage(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> bool {
         let mut state = self.0.borrow_mut();
-        let named = || state.names.iter().filter(|(name, _)| name.starts_with(prefix));
-        let count = named().count() as u64;
-        if count == 0 {
-            return None;
-        }
-        let nth = rng.between(0, count - 1) as usize;
-        let (name, index) = named().nth(nth).map(|(name, at)| (name.clone(), *at))?;
-        let file = state.files.get_mut(&index)?;
-        let written = file.durable.iter().rposition(|byte| *byte != 0)?;
-        let at = rng.between(0, written as u64) as usize;
-        file.durable[at] ^= 1 << rng.between(0, 7);
+        let Some(index) = state.names.get(name).copied() else { return false };
+        let Some(file) = state.files.get_mut(&index) else { return false };
+        change(&mut file.durable);
         file.current.clone_from(&file.durable);
         for (offset, data) in &file.pending {
             put(&mut file.current, *offset, data);
         }
-        Some((name, at))
+        true
     }
 }
 
-impl Disk for SimDisk {
+impl Disk for MemoryDisk {
     fn list(&mut self) -> io::Result<Vec<String>> {
-        Ok(self.0.borrow().names.keys().cloned().collect())
+        Ok(self.names())
     }
 
     fn create(&mut self, name: &str, bytes: u64) -> io::Result<FileId> {
@@ -315,6 +323,9 @@ impl Disk for SimDisk {
         let mut state = self.0.borrow_mut();
         state.change()?;
         state.syncs += 1;
+        if state.syncs_fail {
+            return Err(io::Error::other("the sync failed"));
+        }
         if !state.lies {
             state.file(file)?.sync();
         }
@@ -351,19 +362,22 @@ impl Disk for SimDisk {
 
 #[cfg(test)]
 mod tests {
+    use replcore::rng::Rng;
+
     use super::*;
 
     #[test]
     fn what_was_synced_survives_and_what_was_not_may_be_lost_by_sectors() {
         let (mut lost, mut kept, mut torn) = (0, 0, 0);
         for seed in 0..200 {
-            let mut disk = SimDisk::new();
+            let mut disk = MemoryDisk::default();
             let file = disk.create("a", 4096).unwrap();
             disk.sync_names().unwrap();
             disk.write_at(file, 0, &[1; 512]).unwrap();
             disk.sync_data(file).unwrap();
             disk.write_at(file, 512, &[2; 1024]).unwrap();
-            disk.power_cut(&mut Rng::new(seed));
+            let mut rng = Rng::new(seed);
+            disk.power_cut(|most| rng.between(0, most));
             let file = disk.open("a").unwrap();
             let mut bytes = [0; 1536];
             disk.read_at(file, 0, &mut bytes).unwrap();
@@ -384,11 +398,12 @@ mod tests {
     fn a_name_is_safe_only_after_it_was_synced() {
         let mut there = 0;
         for seed in 0..100 {
-            let mut disk = SimDisk::new();
+            let mut disk = MemoryDisk::default();
             disk.create("safe", 10).unwrap();
             disk.sync_names().unwrap();
             disk.create("new", 10).unwrap();
-            disk.power_cut(&mut Rng::new(seed));
+            let mut rng = Rng::new(seed);
+            disk.power_cut(|most| rng.between(0, most));
             let names = disk.list().unwrap();
             assert!(names.contains(&"safe".to_owned()));
             there += usize::from(names.len() == 2);
@@ -398,15 +413,15 @@ mod tests {
 
     #[test]
     fn a_full_disk_takes_no_more_and_an_image_brings_the_past_back() {
-        let mut disk = SimDisk::new();
+        let mut disk = MemoryDisk::default();
         let file = disk.create("a", 100).unwrap();
         disk.sync_names().unwrap();
         let image = disk.image();
-        disk.set_full(true);
+        disk.set_bytes_max(Some(100));
         assert_eq!(disk.create("b", 1).unwrap_err().kind(), io::ErrorKind::StorageFull);
         disk.write_at(file, 0, &[7; 100]).unwrap();
         disk.sync_data(file).unwrap();
-        disk.set_full(false);
+        disk.set_bytes_max(None);
         disk.create("b", 1).unwrap();
         disk.restore(&image);
         assert_eq!(disk.list().unwrap(), ["a"]);
