@@ -377,6 +377,23 @@ fn nothing_committed_is_seen_before_it_is_replicated() {
     }
 }
 
+/// Else a report that waits for the first of two batches would be made with what was seen before it.
+#[test]
+fn a_batch_with_nothing_to_see_does_not_hold_back_what_came_before() {
+    let disk = MemoryDisk::default();
+    let mut store = leader(&disk, 1);
+    let source = stream_of("leaf");
+    take(&mut store, &source, 0, &[foreign("leaf", 1, 2, b"x")], &["q"]).unwrap();
+    store.commit().unwrap();
+    let number = store.committed_number();
+    store.put_setting("unseen", b"by readers").unwrap();
+    store.commit().unwrap();
+    assert!(store.committed_number() > number);
+    assert_eq!(store.show_through(number), number);
+    assert_eq!(store.inbound(&source).1.position.0, 1);
+    assert_eq!(store.show_through(number + 1), number + 1);
+}
+
 #[test]
 fn a_deposed_leader_with_a_tail_of_its_own_is_told_apart_and_takes_a_copy() {
     let disks = [MemoryDisk::default(), MemoryDisk::default()];

@@ -445,8 +445,8 @@ impl<M: Machine, S: Store> Engine<M, S> {
     /// is reported and dispatched; take a turn afterwards.
     pub fn replicated(&mut self, number: u64) {
         if number > self.replicated && self.stopped.is_none() {
-            self.replicated = number;
-            self.store.show_through(number);
+            // What is not shown yet is not reported either: the reports say what is seen.
+            self.replicated = self.replicated.max(self.store.show_through(number));
             self.report();
         }
     }

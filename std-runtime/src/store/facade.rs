@@ -238,7 +238,7 @@ impl<D: Disk> Store for SegmentStore<D> {
         self.replica.committed_number()
     }
 
-    fn show_through(&mut self, number: u64) {
-        self.show_replicated(number);
+    fn show_through(&mut self, number: u64) -> u64 {
+        self.show_replicated(number)
     }
 }

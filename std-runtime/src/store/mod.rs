@@ -539,6 +539,9 @@ pub trait Store {
         0
     }
 
-    /// As many standbys as must hold the batches up to this number: readers may see them now.
-    fn show_through(&mut self, _number: u64) {}
+    /// As many standbys as must hold the batches up to this number: readers may see them now. Answers
+    /// the last one through which they do.
+    fn show_through(&mut self, number: u64) -> u64 {
+        number
+    }
 }

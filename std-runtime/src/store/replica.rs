@@ -93,9 +93,10 @@ enum Mode {
     Leading,
 }
 
-/// What readers may see once a batch is replicated.
+/// What readers may see once a batch is replicated; of several batches when there are too many.
 #[derive(Debug, Default)]
 struct Flight {
+    first: u64,
     number: u64,
     ordinal: u64,
     streams: BTreeMap<StreamName, (Epoch, u64)>,
@@ -331,7 +332,7 @@ impl<D: Disk> SegmentStore<D> {
             return;
         }
         if replica.flights.len() < FLIGHTS_MAX {
-            replica.flights.push_back(Flight::default());
+            replica.flights.push_back(Flight { first: number, ..Flight::default() });
         }
         let Some(flight) = replica.flights.back_mut() else { return };
         (flight.number, flight.ordinal) = (number, ordinal);
@@ -347,10 +348,11 @@ impl<D: Disk> SegmentStore<D> {
         }
     }
 
-    /// Shows readers what enough standbys hold.
-    pub(super) fn show_replicated(&mut self, number: u64) {
+    /// Shows readers what enough standbys hold, and answers through which batch all is shown: less than
+    /// `number` where later ones are shown together with it.
+    pub(super) fn show_replicated(&mut self, number: u64) -> u64 {
         while self.replica.flights.front().is_some_and(|flight| flight.number <= number) {
-            let Some(flight) = self.replica.flights.pop_front() else { return };
+            let Some(flight) = self.replica.flights.pop_front() else { break };
             self.replica.visible_ordinal = flight.ordinal;
             for (name, (epoch, position)) in flight.streams {
                 if let Some(stream) = self.streams.get_mut(&name)
@@ -363,6 +365,10 @@ impl<D: Disk> SegmentStore<D> {
                 self.show(slot, class, next);
             }
         }
+        self.replica
+            .flights
+            .front()
+            .map_or(number, |flight| number.min(flight.first.saturating_sub(1)))
     }
 
     /// Takes the leader's next batch, as [`SegmentStore::ship`] gave it there; it is safe with the
