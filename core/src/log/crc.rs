@@ -5,35 +5,53 @@ const POLYNOMIAL: u32 = 0x82f6_3b78;
 /// Bytes taken at a time, each with a table of 1 KiB: what takes time is the wait of one lookup for
 /// the one before, not their number.
 const BYTES_AT_A_TIME: usize = if cfg!(feature = "crc-table-large") { 8 } else { 1 };
+/// Entries of a table: one for each byte, or for each half of one.
+const ENTRIES: usize =
+    if cfg!(all(feature = "crc-table-small", not(feature = "crc-table-large"))) { 16 } else { 256 };
 
 /// `TABLES[distance][byte]`: what a byte comes to that so many bytes follow (Kounavis and Berry, "A
 /// Systematic Approach to Building High Performance, Software-based, CRC Generators", 2005).
-static TABLES: [[u32; 256]; BYTES_AT_A_TIME] = tables();
+static TABLES: [[u32; ENTRIES]; BYTES_AT_A_TIME] = tables();
 
-const fn tables() -> [[u32; 256]; BYTES_AT_A_TIME] {
-    let mut tables = [[0; 256]; BYTES_AT_A_TIME];
-    let mut byte = 0;
-    while byte < 256 {
-        let mut crc = byte as u32;
-        let mut bit = 0;
-        while bit < 8 {
-            crc = if crc & 1 == 1 { crc >> 1 ^ POLYNOMIAL } else { crc >> 1 };
-            bit += 1;
-        }
-        tables[0][byte] = crc;
-        byte += 1;
-    }
+const fn tables() -> [[u32; ENTRIES]; BYTES_AT_A_TIME] {
+    let mut tables = [table(); BYTES_AT_A_TIME];
     let mut distance = 1;
     while distance < BYTES_AT_A_TIME {
         let mut byte = 0;
-        while byte < 256 {
-            let before = tables[distance - 1][byte];
-            tables[distance][byte] = before >> 8 ^ tables[0][(before & 0xff) as usize];
+        while byte < ENTRIES {
+            tables[distance][byte] = add_byte(&tables[0], tables[distance - 1][byte], 0);
             byte += 1;
         }
         distance += 1;
     }
     tables
+}
+
+/// What the lowest bits of a sum come to, as many as tell `N` entries apart.
+const fn table<const N: usize>() -> [u32; N] {
+    let mut table = [0; N];
+    let mut entry = 0;
+    while entry < N {
+        let mut crc = entry as u32;
+        let mut bit = 0;
+        while bit < N.trailing_zeros() {
+            crc = if crc & 1 == 1 { crc >> 1 ^ POLYNOMIAL } else { crc >> 1 };
+            bit += 1;
+        }
+        table[entry] = crc;
+        entry += 1;
+    }
+    table
+}
+
+const fn add_byte<const N: usize>(table: &[u32; N], crc: u32, byte: u8) -> u32 {
+    let mut crc = crc ^ byte as u32;
+    let mut bits = 0;
+    while bits < 8 {
+        crc = crc >> N.trailing_zeros() ^ table[crc as usize % N];
+        bits += N.trailing_zeros();
+    }
+    crc
 }
 
 /// What four bytes come to that `after` bytes follow.
@@ -71,13 +89,14 @@ fn update(mut crc: u32, bytes: &[u8]) -> u32 {
         }
     }
     while let Some((byte, after)) = rest.split_first() {
-        crc = crc >> 8 ^ TABLES[0][usize::from(crc as u8 ^ byte)];
+        crc = add_byte(&TABLES[0], crc, *byte);
         rest = after;
     }
     crc
 }
 
-/// CRC-32C by table: of 1 KiB, or with the feature `crc-table-large` of 8 KiB.
+/// CRC-32C by table: of 1 KiB, with the feature `crc-table-large` of 8 KiB, or with `crc-table-small`
+/// of 64 bytes.
 pub fn crc32c(bytes: &[u8]) -> u32 {
     !update(!0, bytes)
 }
@@ -127,6 +146,8 @@ mod tests {
                 }
             }
             assert_eq!(crc32c(&bytes[..length]), !expected, "{length} bytes");
+            let small = |crc, byte: &u8| add_byte(&table::<16>(), crc, *byte);
+            assert_eq!(bytes[..length].iter().fold(!0, small), expected, "{length} bytes");
             if let Some((head, body)) = bytes[..length].split_first_chunk() {
                 assert_eq!(crc32c_of_frame(*head, body), !expected, "{length} bytes");
             }
