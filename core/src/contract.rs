@@ -89,7 +89,8 @@ pub enum Key {
     Ballot,
     /// The configuration of this member's cluster.
     Members,
-    /// The latest term in which a hub of this name has taken this node in.
+    /// The latest term in which a hub of this name has taken this node in, or, of this node's own
+    /// name, in which it led: a [`crate::lease::HubTerm`].
     Term(NodeId),
 }
 

@@ -303,7 +303,8 @@ impl Leaf {
     }
 
     fn granted(&mut self, lease: wire::TermLease) {
-        match self.lease.granted(self.now, lease, &self.config.lease) {
+        let instance = self.link.peer.map_or(0, |peer| peer.instance);
+        match self.lease.granted(self.now, lease, instance, &self.config.lease) {
             Granted::TermOver => {
                 self.link.refuse_term();
                 return self.tell(LeafEvent::Refused { reason: RefuseReason::Term });

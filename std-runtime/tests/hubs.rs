@@ -334,23 +334,26 @@ async fn a_hub_whose_term_is_over_steps_down_and_follows() {
 #[tokio::test]
 async fn a_leaf_refuses_a_hub_whose_term_is_over() {
     let folder = tempfile::tempdir().unwrap();
-    let [nowhere] = ports::<1>();
-    let mut group = Group::start_with(folder.path(), 0, |own, options| {
-        let standby = options.standby.as_mut().unwrap();
-        for peer in &mut standby.peers {
-            if own == 0 || peer.name == name("a") {
-                peer.address = nowhere.clone();
-            }
-        }
-    });
+    let mut group = Group::start(folder.path(), 0);
+    group.level().await;
+    // From now on the first reaches nobody, and nobody it.
+    let [own, nowhere] = ports::<2>();
+    let standby = group.options[0].standby.as_mut().unwrap();
+    standby.listen = own;
+    standby.peers.iter_mut().for_each(|peer| peer.address = nowhere.clone());
+    group.nodes[0].take().unwrap().crash();
+    group.restart(0);
+    group.promote(0);
     group.promote(1);
     let at = group.addresses();
     let known = [at[1].clone(), at[0].clone(), at[2].clone()];
     let leaf = TestNode::start(leaf_options(folder.path(), "leaf", &known));
     let posted = ["one", "two", "three"];
     leaf.post("flow", posted[0]).await;
-    eventually("the hub of term 2 has it", async || group.node(1).bodies().await == posted[..1])
-        .await;
+    eventually("the hub of the next term has it", async || {
+        group.node(1).bodies().await == posted[..1]
+    })
+    .await;
     eventually("and so has its standby", async || {
         let status = group.node(1).status().await;
         is_level(&status.standbys["c"])
@@ -375,11 +378,24 @@ async fn a_leaf_refuses_a_hub_whose_term_is_over() {
     assert!(group.node(0).bodies().await.is_empty());
     group.promote(2);
     leaf.post("flow", posted[2]).await;
-    eventually("the hub of term 3 has all", async || {
+    eventually("the hub of the last term has all", async || {
         group.node(2).bodies().await.len() >= posted.len()
     })
     .await;
     assert_eq!(group.node(2).bodies().await, posted);
+    // Run without the others it is still the hub of that term.
+    let options = NodeOptions { standby: None, ..group.nodes[2].take().unwrap().crash() };
+    let alone = TestNode::start(options);
+    leaf.post("flow", "four").await;
+    eventually("it has this one too", async || alone.bodies().await.len() > posted.len()).await;
+    // And one that is made anew, when all that held the log are gone, has terms of its own.
+    let folder = folder.path().join("anew");
+    let anew = TestNode::start(NodeOptions { folder, ..alone.crash() });
+    leaf.post("flow", "five").await;
+    eventually("it has what came since", async || {
+        anew.bodies().await.last().is_some_and(|it| it == "five")
+    })
+    .await;
 }
 
 /// A leaf that knows of the standbys only is told where the leading hub is.

@@ -180,6 +180,42 @@ pub(crate) enum LeaseDue {
     Failed,
 }
 
+/// A term in which a hub leads. Terms of one log are above each other; those of another, made anew
+/// after all that held the log were lost, begin anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct HubTerm {
+    /// The term; 0 for none.
+    pub term: u64,
+    /// The instance of the log.
+    pub instance: u64,
+}
+
+impl HubTerm {
+    /// Bytes of a term that is stored.
+    pub const BYTES: usize = 16;
+
+    /// As it is stored under [`crate::contract::Key::Term`]: term and instance, little-endian.
+    pub fn to_bytes(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[..8].copy_from_slice(&self.term.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.instance.to_le_bytes());
+        bytes
+    }
+
+    /// A term from what was stored; `None` when that is no term.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (term, instance) = bytes.split_first_chunk()?;
+        let instance = instance.try_into().ok()?;
+        Some(Self { term: u64::from_le_bytes(*term), instance: u64::from_le_bytes(instance) })
+    }
+
+    /// Whether a hub of this term is to be refused by who has heard of `known`.
+    const fn is_over(self, known: Self) -> bool {
+        self.instance == known.instance && self.term < known.term
+    }
+}
+
 /// The leaf's side of one registration, on one link.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -188,13 +224,18 @@ pub(crate) struct LeaseClient {
     renew_at: Instant,
     held_until: Option<Instant>,
     /// The latest term in which a hub has granted a lease.
-    term: u64,
+    term: HubTerm,
 }
 
 impl LeaseClient {
     /// No link, nothing to do.
     pub(crate) const fn new() -> Self {
-        Self { asked_at: None, renew_at: Instant::NEVER, held_until: None, term: 0 }
+        Self {
+            asked_at: None,
+            renew_at: Instant::NEVER,
+            held_until: None,
+            term: HubTerm { term: 0, instance: 0 },
+        }
     }
 
     /// A link stands: register at once.
@@ -207,19 +248,19 @@ impl LeaseClient {
         *self = Self { term: self.term, ..Self::new() };
     }
 
-    /// The latest term in which a hub has granted a lease; 0 for none.
-    pub(crate) const fn term(&self) -> u64 {
+    /// The latest term in which a hub has granted a lease.
+    pub(crate) const fn term(&self) -> HubTerm {
         self.term
     }
 
     /// A hub has granted a lease in this term, in an earlier life of this node.
-    pub(crate) fn restore_term(&mut self, term: u64) {
+    pub(crate) fn restore_term(&mut self, term: HubTerm) {
         self.term = term;
     }
 
     /// Whether a hub with a term was heard of, so that one may come whose term is over.
     pub(crate) const fn knows_a_term(&self) -> bool {
-        self.term > 0
+        self.term.term > 0
     }
 
     pub(crate) fn due(&mut self, now: Instant, timing: &LeaseTiming) -> Option<LeaseDue> {
@@ -236,15 +277,17 @@ impl LeaseClient {
         None
     }
 
-    /// The hub has granted a lease. Nothing changes when its term is over.
+    /// The hub, whose log is of `instance`, has granted a lease. Nothing changes when its term is over.
     pub(crate) fn granted(
         &mut self,
         now: Instant,
         lease: TermLease,
+        instance: u64,
         timing: &LeaseTiming,
     ) -> Granted {
         let TermLease { lease_ms, term } = lease;
-        if term < self.term {
+        let term = HubTerm { term, instance };
+        if term.is_over(self.term) {
             return Granted::TermOver;
         }
         self.term = term;
@@ -283,12 +326,34 @@ mod tests {
         client.start(start);
         assert_eq!(client.due(start, &TIMING), Some(LeaseDue::Register));
         let lease = TermLease { lease_ms: 900_000, term: 0 };
-        let granted = client.granted(start.plus_millis(80), lease, &TIMING);
+        let granted = client.granted(start.plus_millis(80), lease, 1, &TIMING);
         assert_eq!(granted, Granted::First);
         assert_eq!(client.deadline(&TIMING), start.plus_millis(300_000));
         assert_eq!(client.due(start.plus_millis(299_999), &TIMING), None);
         let renewal = client.due(start.plus_millis(300_000), &TIMING);
         assert_eq!(renewal, Some(LeaseDue::Register));
+    }
+
+    /// QC-33: also after a restart; but a log that was made anew has terms of its own.
+    #[test]
+    fn a_hub_whose_term_is_over_is_refused_unless_its_log_is_another() {
+        let grant = |client: &mut LeaseClient, term: u64, instance: u64| {
+            let lease = TermLease { lease_ms: 900_000, term };
+            client.granted(Instant::ZERO, lease, instance, &TIMING)
+        };
+        let mut client = LeaseClient::new();
+        assert_eq!(grant(&mut client, 5, 1), Granted::First);
+        let mut restarted = LeaseClient::new();
+        restarted.restore_term(HubTerm::from_bytes(&client.term().to_bytes()).unwrap());
+        for client in [&mut client, &mut restarted] {
+            assert_eq!(grant(client, 4, 1), Granted::TermOver);
+            assert_eq!(grant(client, 0, 1), Granted::TermOver);
+            assert_ne!(grant(client, 6, 1), Granted::TermOver);
+            assert_ne!(grant(client, 1, 2), Granted::TermOver);
+            assert_eq!(grant(client, 0, 2), Granted::TermOver);
+        }
+        assert_eq!(HubTerm::from_bytes(&[0; 15]), None);
+        assert_eq!(HubTerm::from_bytes(&[0; 17]), None);
     }
 
     #[test]

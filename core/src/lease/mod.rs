@@ -7,7 +7,7 @@
 mod client;
 mod server;
 
-pub use client::{DialTiming, LeaseTiming};
+pub use client::{DialTiming, HubTerm, LeaseTiming};
 pub(crate) use client::{Dialer, Granted, LeaseClient, LeaseDue};
 pub(crate) use server::{Admission, REGISTRATION_BYTES_MAX};
 pub use server::{AdmissionConfig, LeaseConfig, LeaseServer, LeaseSlot, LeaseState, Registration};

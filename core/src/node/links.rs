@@ -4,7 +4,7 @@ use super::{DialTarget, Node, NodeConfig, NodeEvent};
 use crate::contract::{
     Answer, DialIndex, Failure, Input, Key, LinkId, Output, Query, RestoreError, Token,
 };
-use crate::lease::{Admission, Granted, REGISTRATION_BYTES_MAX, Registration};
+use crate::lease::{Admission, Granted, HubTerm, REGISTRATION_BYTES_MAX, Registration};
 use crate::link::{Link, Local, Upcall, link_of};
 use crate::stream::{Address, Name, NodeId};
 use crate::wire::{self, ByeReason, QUEUES_MAX, RefuseReason, Role};
@@ -334,7 +334,7 @@ impl Node<'_> {
             _ => {
                 if let (Some(dial), Some(_)) = (slot.dial, failure) {
                     // The term could not be kept: the next grant has it tried again.
-                    self.dials[usize::from(dial)].term_stored = 0;
+                    self.dials[usize::from(dial)].term_stored = HubTerm::default();
                 }
                 return;
             }
@@ -440,7 +440,8 @@ impl Node<'_> {
             return self.refuse(id, RefuseReason::Role, 0);
         };
         let index = DialIndex(dial);
-        match place.lease.granted(self.now, lease, &self.config.register) {
+        let instance = slot.link.peer.map_or(0, |peer| peer.instance);
+        match place.lease.granted(self.now, lease, instance, &self.config.register) {
             Granted::TermOver => {
                 slot.link.refuse_term();
                 return slot
@@ -448,20 +449,24 @@ impl Node<'_> {
             }
             Granted::First => {
                 // Before anything is taken in that term: a poll tells it first.
-                place.term_due = place.lease.term() > place.term_stored;
+                place.note_term();
                 slot.link.attach(0, queue);
                 slot.tell(NodeEvent::Registered { dial: index, lease_ms: lease.lease_ms });
             }
-            Granted::Again => place.term_due = place.lease.term() > place.term_stored,
+            Granted::Again => place.note_term(),
         }
         slot.link.settle(self.now);
         self.retime_dial(dial.into());
     }
 
-    /// What a [`Key::Term`] has kept. A hub that is not upstream any more is none of this node's.
+    /// What a [`Key::Term`] has kept. A hub that is not upstream any more is none of this node's. Its own
+    /// is that in which it led, or followed, last: leaves that know it take a hub that goes on alone.
     pub(super) fn restore_term(&mut self, hub: NodeId, record: &[u8]) -> Result<(), RestoreError> {
-        let bytes = record.try_into().map_err(|_| RestoreError::Malformed)?;
-        let term = u64::from_le_bytes(bytes);
+        let term = HubTerm::from_bytes(record).ok_or(RestoreError::Malformed)?;
+        let link = &self.config.link;
+        if hub == link.name.node_id() && term.instance == link.instance {
+            self.config.term = self.config.term.max(term.term);
+        }
         for place in self.dials.iter_mut().filter(|place| place.upstream() == Some(hub)) {
             place.lease.restore_term(term);
             place.term_stored = term;
@@ -474,7 +479,7 @@ impl Node<'_> {
         let place = &mut self.dials[dial];
         let hub = place.upstream().filter(|_| place.term_due)?;
         let term = place.lease.term();
-        let record = term.to_le_bytes();
+        let record = term.to_bytes();
         let Some(space) = buf.get_mut(..record.len()) else {
             return Some(Output::NeedBuffer { len: record.len() });
         };

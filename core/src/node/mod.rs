@@ -14,7 +14,8 @@ mod standby;
 
 use crate::contract::{DialIndex, Input, Key, LinkId, Machine, Output, RestoreError};
 use crate::lease::{
-    DialTiming, Dialer, LeaseClient, LeaseConfig, LeaseDue, LeaseServer, LeaseSlot, LeaseTiming,
+    DialTiming, Dialer, HubTerm, LeaseClient, LeaseConfig, LeaseDue, LeaseServer, LeaseSlot,
+    LeaseTiming,
 };
 use crate::link::{LinkSettings, LinkStats};
 use crate::ready::Ready;
@@ -43,7 +44,8 @@ pub struct NodeConfig {
     /// Where this node can be reached; told to upstream hubs. Default nowhere.
     pub address: Option<Address>,
     /// The term in which this hub leads those that hold its log with it; 0, the default, for a hub
-    /// alone. Leaves refuse it once they have heard of a later one.
+    /// alone. Leaves refuse it once they have heard of a later one. A later one that was stored under
+    /// the [`Key::Term`] of this node counts in its place.
     pub term: u64,
     /// A queue to read at upstream hubs beside the one of this node's name. Default none.
     pub extra_queue: Option<Name>,
@@ -95,7 +97,7 @@ pub struct DialSlot {
     /// Ended because there was nothing more to say.
     done: bool,
     /// The term of the lease that the driver was last told to keep.
-    term_stored: u64,
+    term_stored: HubTerm,
     /// The driver is to be told to keep it.
     term_due: bool,
 }
@@ -109,7 +111,7 @@ impl DialSlot {
             lease: LeaseClient::new(),
             link: None,
             done: false,
-            term_stored: 0,
+            term_stored: HubTerm { term: 0, instance: 0 },
             term_due: false,
         }
     }
@@ -127,6 +129,12 @@ impl DialSlot {
             DialTarget::Upstream { queue, .. } => Some(queue.node_id()),
             DialTarget::Leaf => None,
         }
+    }
+
+    /// The term of the hub there is to be stored when it is another. A hub alone has none.
+    fn note_term(&mut self) {
+        let term = self.lease.term();
+        self.term_due = term.term > 0 && term != self.term_stored;
     }
 
     /// The link there, if there is one.

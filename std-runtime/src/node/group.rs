@@ -5,6 +5,8 @@ use std::future::pending;
 use std::rc::Rc;
 use std::time::{Duration, Instant as StdInstant};
 
+use replcore::contract::Key;
+use replcore::lease::HubTerm;
 use replcore::node::NodeMemory;
 use replcore::rng::Rng;
 use tokio::net::TcpListener;
@@ -256,6 +258,12 @@ impl Group {
         };
         if let Err(reason) = store.promote(term, entropy()) {
             return Err(failed(format!("cannot lead in term {term} ({reason})")));
+        }
+        // Should this hub, or one that follows it, be run alone later, leaves that know the term take it.
+        let key = Key::Term(self.options.name.node_id());
+        let record = HubTerm { term, instance: store.identity().instance };
+        if let Err(reason) = store.persist(key, &record.to_bytes()) {
+            return Err(failed(format!("cannot note term {term} ({reason})")));
         }
         let first = store.committed_number();
         let options = self.options.clone();
