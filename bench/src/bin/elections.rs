@@ -5,6 +5,7 @@
 //! elections failover MEMBERS KILLS WORK   SIGKILL of the leader until another leads
 //! elections handover MEMBERS RUNS WORK    the leader is asked to resign until another leads
 //! elections idle MEMBERS SECONDS WORK     CPU, bytes and wake-ups of a member while nothing happens
+//! elections floor MEMBERS SECONDS         the same of two bare loops that exchange as many frames
 //! elections is_leader CALLS WORK          nanoseconds of one `is_leader()`
 //! ```
 //!
@@ -12,7 +13,8 @@
 //! clock, as soon as its handler of events is called.
 
 use std::error::Error;
-use std::io::{BufRead, BufReader, Write as _};
+use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc;
@@ -41,8 +43,13 @@ fn main() -> Outcome {
         ["idle", members, seconds, work] => {
             idle(members.parse()?, seconds.parse()?, Path::new(work))
         }
+        ["floor", members, seconds] => floor(members.parse()?, seconds.parse()?),
+        ["floor_leader", members] => floor_leader(members.parse()?),
+        ["floor_follower"] => floor_follower(),
         ["is_leader", calls, work] => is_leader(calls.parse()?, Path::new(work)),
-        _ => Err("usage: elections first|failover|handover|idle MEMBERS N WORK, is_leader N WORK")?,
+        _ => Err(
+            "usage: elections first|failover|handover|idle MEMBERS N WORK, floor MEMBERS N, is_leader N WORK",
+        )?,
     }
 }
 
@@ -287,6 +294,75 @@ fn idle(members: usize, seconds: u64, work: &Path) -> Outcome {
             .figure("rss_mib", memory_mib(pid, "VmRSS"))
             .figure("leader_changes", (changes_after - changes) as f64)
             .print();
+    }
+    Ok(())
+}
+
+/// Bytes of a heartbeat as a member sends it, and how often it does in one building.
+const HEARTBEAT_BYTES: usize = 31;
+const HEARTBEAT_MS: u64 = 50;
+
+fn floor_leader(members: usize) -> Outcome {
+    let listener = TcpListener::bind(("127.0.0.1", PORT as u16))?;
+    let mut followers = Vec::new();
+    for _ in 1..members {
+        let (follower, _) = listener.accept()?;
+        follower.set_nodelay(true)?;
+        followers.push(follower);
+    }
+    let mut next = Instant::now();
+    loop {
+        let mut frame = [0; HEARTBEAT_BYTES];
+        for follower in &mut followers {
+            follower.write_all(&frame)?;
+        }
+        for follower in &mut followers {
+            follower.read_exact(&mut frame)?;
+        }
+        next += Duration::from_millis(HEARTBEAT_MS);
+        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+}
+
+fn floor_follower() -> Outcome {
+    let deadline = Instant::now() + PATIENCE;
+    let mut leader = loop {
+        match TcpStream::connect(("127.0.0.1", PORT as u16)) {
+            Ok(leader) => break leader,
+            Err(error) if Instant::now() > deadline => return Err(error.into()),
+            Err(_) => std::thread::sleep(Duration::from_millis(10)),
+        }
+    };
+    leader.set_nodelay(true)?;
+    let mut frame = [0; HEARTBEAT_BYTES];
+    loop {
+        leader.read_exact(&mut frame)?;
+        leader.write_all(&frame)?;
+    }
+}
+
+fn floor(members: usize, seconds: u64) -> Outcome {
+    let own = std::env::current_exe()?;
+    let mut children =
+        vec![Command::new(&own).args(["floor_leader", &members.to_string()]).spawn()?];
+    for _ in 1..members {
+        children.push(Command::new(&own).arg("floor_follower").stderr(Stdio::null()).spawn()?);
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    let used = |child: &Child| (cpu_seconds(child.id()), sleeps(child.id()));
+    let before: Vec<_> = children.iter().map(used).collect();
+    std::thread::sleep(Duration::from_secs(seconds));
+    for (at, role) in [(0, "leader"), (1, "follower")] {
+        let (cpu, slept) = used(&children[at]);
+        let each = |number: f64| number / seconds as f64;
+        Sample::new(format!("elections: floor of an idle {role}, {members} members"))
+            .figure("cpu_percent", each(cpu - before[at].0) * 100.0)
+            .figure("wakeups_per_s", each((slept - before[at].1) as f64))
+            .print();
+    }
+    for mut child in children {
+        child.kill()?;
+        child.wait()?;
     }
     Ok(())
 }
