@@ -21,6 +21,7 @@ pub mod node;
 mod noise;
 pub mod options;
 mod quickstart;
+mod reload;
 pub mod schema;
 mod service;
 mod standby;

@@ -35,6 +35,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::options::TlsFiles;
+use crate::reload::{self, changed_at};
 
 /// What stands before a node's name in a URI among the alternative names of its certificate.
 pub const NAME_URI_PREFIX: &str = "replcore:";
@@ -147,20 +148,11 @@ impl Tls {
 
     /// Looks for changed files every `period` and takes them, for as long as it is polled.
     pub async fn watch(self, period: Duration) {
-        let mut reported = None;
-        loop {
-            tokio::time::sleep(period).await;
-            match self.reload() {
-                Ok(true) => tracing::info!("the TLS files have changed and are in force"),
-                Ok(false) => {}
-                // A file that is being replaced is wrong for a moment: say each error once.
-                Err(error) if reported.as_ref() == Some(&error) => {}
-                Err(error) => {
-                    tracing::error!("TLS files: {error}");
-                    reported = Some(error);
-                }
-            }
-        }
+        let tell = |reloaded: Result<(), &TlsError>| match reloaded {
+            Ok(()) => tracing::info!("the TLS files have changed and are in force"),
+            Err(error) => tracing::error!("TLS files: {error}"),
+        };
+        reload::watch(period, || self.reload(), tell).await;
     }
 
     fn current(&self) -> Arc<Loaded> {
@@ -259,8 +251,7 @@ fn peer_name(chain: Option<&[CertificateDer<'_>]>) -> io::Result<Name> {
 }
 
 fn stamps(files: &TlsFiles) -> [Option<SystemTime>; 3] {
-    [&files.ca, &files.certificate, &files.key]
-        .map(|path| std::fs::metadata(path).and_then(|file| file.modified()).ok())
+    [&files.ca, &files.certificate, &files.key].map(|path| changed_at(path))
 }
 
 fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

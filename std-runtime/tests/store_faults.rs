@@ -56,6 +56,11 @@ fn a_damaged_batch_is_set_aside_and_the_others_are_kept() {
     assert_eq!(numbers(&got).last(), Some(&999));
 }
 
+/// The length that a batch or an entry at `at` in a log file says.
+fn length_at(bytes: &[u8], at: usize) -> usize {
+    u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap()) as usize
+}
+
 /// A log of batches of three records, each with its own number as its body, of which none is in
 /// memory; and where in the file each batch starts.
 fn numbered_batches(disk: &MemoryDisk, batches: u32) -> (SegmentStore<MemoryDisk>, Vec<usize>) {
@@ -72,7 +77,7 @@ fn numbered_batches(disk: &MemoryDisk, batches: u32) -> (SegmentStore<MemoryDisk
         let mut at = 256;
         for _ in 0..batches {
             starts.push(at);
-            at += 32 + u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap()) as usize;
+            at += 32 + length_at(bytes, at);
         }
     });
     (store, starts)
@@ -132,8 +137,8 @@ fn records_stored_after_a_start_with_damage_at_the_end_are_read() {
     disk.damage(&log, |bytes| {
         // The last byte of the batch is one of a note.
         let at = starts[1];
-        let length = u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap()) as usize;
-        bytes[at + 32 + length - 1] ^= 1;
+        let last = at + 32 + length_at(bytes, at) - 1;
+        bytes[last] ^= 1;
     });
     let mut store = open(&disk, Config { recent_bytes_max: 0, ..small() });
     assert_eq!(store.reports().len(), 1, "{:?}", store.reports());
@@ -149,11 +154,10 @@ fn records_stored_after_a_start_with_damage_at_the_end_are_read() {
 
 /// The place in a log file of the note that made the queue `q`.
 fn note_of_queue_q(bytes: &[u8]) -> usize {
-    let length = |at: usize| u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap()) as usize;
     let mut at = 256 + 32;
     // A note of the kind that makes a queue, with a name of one letter.
     while bytes[at + 8] != 2 || bytes[at + 12..at + 15] != *b"\x03\x01q" {
-        at += length(at);
+        at += length_at(bytes, at);
     }
     at
 }
@@ -206,7 +210,7 @@ fn damage_met_while_reading_is_set_aside_and_told_as_at_a_start() {
     // The body of the second record of the second batch, and a note of the fourth.
     let entry = starts[1] + 32;
     disk.damage(&log, |bytes| {
-        let length = u32::from_le_bytes(bytes[entry + 4..entry + 8].try_into().unwrap()) as usize;
+        let length = length_at(bytes, entry);
         bytes[entry + 2 * length - 4] ^= 1;
         bytes[starts[4] - 3] ^= 1;
     });

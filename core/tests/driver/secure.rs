@@ -65,7 +65,6 @@ impl Gate {
         self.seen.extend_from_slice(line);
         let (mut frames, mut answers) = (Vec::new(), Vec::new());
         for mut packet in packets(&mut self.from_device.0, line, &mut self.from_device.1) {
-            let whole = packet.clone();
             match self.responder.take(&mut packet) {
                 Took::First(frame) => {
                     self.links += 1;
@@ -78,7 +77,7 @@ impl Gate {
                     let mut out = [0; HANDSHAKE_BYTES_MAX];
                     let random = core::array::from_fn(|_| self.rng.next_u64() as u8);
                     if let Ok((channel, len)) = start.answer_shared(&self.key, random, &mut out) {
-                        self.responder.answered(&whole, channel);
+                        self.responder.answered(&start, channel);
                         encode(&mut answers, &out[..len]);
                     }
                 }

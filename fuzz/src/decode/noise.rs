@@ -25,7 +25,7 @@ fn answer(hub: &mut Responder, packet: &[u8]) -> Option<Vec<u8>> {
             (channel, length)
         }
     };
-    hub.answered(packet, channel);
+    hub.answered(&start, channel);
     Some(out[..length].to_vec())
 }
 

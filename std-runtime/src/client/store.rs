@@ -53,8 +53,6 @@ struct Incoming {
     part: Vec<u8>,
     /// What was received from the place on that the other end was told of, or is beyond.
     pieces: VecDeque<Piece>,
-    /// How many of them, the first, are settled, and have not come again yet.
-    settled_pieces: usize,
     /// Earlier lives of the other log, oldest first, and up to where their positions mean the same.
     lives: Vec<Life>,
 }
@@ -122,11 +120,10 @@ impl ClientStore {
             return 0;
         };
         let mut bytes = 0u32;
-        while let Some(piece) = incoming.pieces.get(incoming.settled_pieces)
-            && (piece.end <= through || piece.bytes == 0)
-        {
+        let first = incoming.pieces.partition_point(|piece| piece.end <= incoming.settled);
+        let settles = |piece: &&Piece| piece.end <= through || piece.bytes == 0;
+        for piece in incoming.pieces.range(first..).take_while(settles) {
             incoming.settled = piece.end;
-            incoming.settled_pieces += 1;
             bytes = bytes.saturating_add(piece.bytes);
         }
         incoming.drop_settled();
@@ -153,7 +150,6 @@ impl Incoming {
             again_bytes: 0,
             part: Vec::new(),
             pieces: VecDeque::new(),
-            settled_pieces: 0,
             lives: Vec::new(),
         }
     }
@@ -179,11 +175,8 @@ impl Incoming {
 
     /// Forgets settled pieces that do not come again.
     fn drop_settled(&mut self) {
-        while self.settled_pieces > 0
-            && self.pieces.front().is_some_and(|piece| piece.end <= self.cursor.position)
-        {
+        while self.pieces.front().is_some_and(|piece| piece.end <= self.place_told()) {
             self.pieces.pop_front();
-            self.settled_pieces -= 1;
         }
     }
 
@@ -238,7 +231,6 @@ impl Incoming {
     /// that came from it before: what was received from there on does not count.
     fn part_ways(&mut self, position: Position, inbox: &mut VecDeque<Arrived>) {
         self.pieces.truncate(self.pieces.partition_point(|piece| piece.end <= position));
-        self.settled_pieces = self.settled_pieces.min(self.pieces.len());
         self.settled = self.settled.min(position);
         self.received = position;
         self.lives.iter_mut().for_each(|life| life.end = life.end.min(position));
@@ -325,8 +317,9 @@ impl Store for ClientStore {
         incoming.cursor = Cursor::at(next.max(incoming.cursor.position));
         if incoming.received < next {
             // Nothing will come there; but the order of settlement is kept.
+            let all_settled = incoming.settled == incoming.received;
             incoming.received = next;
-            if incoming.settled_pieces == incoming.pieces.len() {
+            if all_settled {
                 incoming.settled = next;
             } else {
                 incoming.pieces.push_back(Piece { end: next, bytes: 0, checksum: [0; 4] });

@@ -129,12 +129,8 @@ impl Secure {
 impl Answers {
     fn take(&mut self, noise: &Noise, packet: &mut [u8]) -> Result<Came, String> {
         let counters = noise.counters();
-        // A start packet is short.
-        let mut whole = [0; HANDSHAKE_BYTES_MAX];
-        let bytes = packet.len().min(whole.len());
-        whole[..bytes].copy_from_slice(&packet[..bytes]);
         match self.responder.take(packet) {
-            Took::Start(start) => self.start(noise, &start, &whole[..bytes]),
+            Took::Start(start) => self.start(noise, &start),
             Took::First(frame) => {
                 count(&counters.links, 1);
                 self.up = true;
@@ -159,7 +155,7 @@ impl Answers {
         }
     }
 
-    fn start(&mut self, noise: &Noise, start: &Start<'_>, whole: &[u8]) -> Result<Came, String> {
+    fn start(&mut self, noise: &Noise, start: &Start<'_>) -> Result<Came, String> {
         if self.answered_at.is_some_and(|at| at.elapsed() < ANSWER_PERIOD) {
             self.responder.refuse();
             count(&noise.counters().packets_refused, 1);
@@ -169,7 +165,7 @@ impl Answers {
         let mut out = vec![0; HANDSHAKE_BYTES_MAX];
         match noise.answer(start, &mut out) {
             Ok((channel, name, bytes)) => {
-                self.responder.answered(whole, channel);
+                self.responder.answered(start, channel);
                 self.next = Some(name);
                 out.truncate(bytes);
                 Ok(Came::Answer(out))

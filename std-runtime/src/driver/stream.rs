@@ -25,6 +25,13 @@ pub(crate) enum Stream {
     Serial(Box<Line>),
 }
 
+const LATE: &str = "no answer within the deadline";
+
+async fn connect_tcp(address: &str, connect: Duration) -> io::Result<TcpStream> {
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, LATE);
+    tokio::time::timeout(connect, TcpStream::connect(address)).await.map_err(late)?
+}
+
 impl Stream {
     /// Opens a connection; with TLS answers the name in the peer's certificate too.
     pub(crate) async fn dial(
@@ -33,7 +40,7 @@ impl Stream {
         connect: Duration,
         handshake: Duration,
     ) -> io::Result<(Self, Option<Name>)> {
-        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer within the deadline");
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, LATE);
         match address {
             Address::Unix(path) => {
                 let stream = tokio::time::timeout(connect, UnixStream::connect(path))
@@ -45,15 +52,10 @@ impl Stream {
                 Err(io::Error::other("only a node dials with Noise; a program takes TLS"))
             }
             Address::Serial(address) => {
-                let stream = tokio::time::timeout(connect, TcpStream::connect(address.as_str()))
-                    .await
-                    .map_err(late)??;
-                Ok((Self::serial(stream)?, None))
+                Ok((Self::serial(connect_tcp(address, connect).await?)?, None))
             }
             Address::Tcp(address) => {
-                let stream = tokio::time::timeout(connect, TcpStream::connect(address.as_str()))
-                    .await
-                    .map_err(late)??;
+                let stream = connect_tcp(address, connect).await?;
                 stream.set_nodelay(true)?;
                 let Some(tls) = tls else { return Ok((Self::Tcp(stream), None)) };
                 let (stream, name) = tokio::time::timeout(handshake, Box::pin(tls.connect(stream)))
@@ -87,9 +89,7 @@ impl Stream {
         connect: Duration,
         handshake: Duration,
     ) -> io::Result<(Self, Option<Name>)> {
-        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer within the deadline");
-        let opening = TcpStream::connect(address);
-        let stream = tokio::time::timeout(connect, opening).await.map_err(late)??;
+        let stream = connect_tcp(address, connect).await?;
         stream.set_nodelay(true)?;
         Self::link(Line::beginning(stream, noise, own, hub)?, handshake).await
     }
@@ -112,10 +112,7 @@ impl Stream {
         connect: Duration,
         handshake: Duration,
     ) -> io::Result<(Self, Option<Name>)> {
-        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer within the deadline");
-        let opening = TcpStream::connect(address);
-        let stream = tokio::time::timeout(connect, opening).await.map_err(late)??;
-        Self::answering(stream, Some(noise), handshake).await
+        Self::answering(connect_tcp(address, connect).await?, Some(noise), handshake).await
     }
 
     async fn link(mut line: Line, handshake: Duration) -> io::Result<(Self, Option<Name>)> {

@@ -276,14 +276,12 @@ impl Host {
             }
             NodeEvent::Redirected { dial } => {
                 let leader = String::from_utf8_lossy(detail).into_owned();
-                let noise = |address: &Address| matches!(address, Address::Noise(_));
-                if self.place(dial).is_some_and(|(_, addresses)| addresses.iter().any(noise)) {
-                    // What is told is where there is no Noise. The next of its own is tried.
-                    return self
-                        .set_place(dial, format!("the hub there stands by; {leader} leads"));
-                }
                 self.set_place(dial, format!("the hub there stands by; {leader} leads"));
-                self.redirected.borrow_mut().insert(dial.0, Address::Tcp(leader));
+                let noise = |address: &Address| matches!(address, Address::Noise(_));
+                // What is told is where there is no Noise: with keys the next of its own is tried.
+                if !self.place(dial).is_some_and(|(_, addresses)| addresses.iter().any(noise)) {
+                    self.redirected.borrow_mut().insert(dial.0, Address::Tcp(leader));
+                }
             }
             NodeEvent::DialDown { dial } => {
                 let mut places = self.places.borrow_mut();

@@ -12,6 +12,7 @@ use replcore::stream::Name;
 use replcore::transport::noise::{Channel, Identity, Start};
 
 use self::keys::{Keys, hex, random};
+use crate::reload::{self, changed_at};
 
 /// The keys of a node. Cheap to clone; all clones see a reload.
 #[derive(Clone, Debug)]
@@ -39,10 +40,6 @@ pub(crate) struct NoiseCounters {
     pub(crate) packets_refused: Cell<u64>,
 }
 
-fn changed(path: &Path) -> Option<SystemTime> {
-    std::fs::metadata(path).and_then(|file| file.modified()).ok()
-}
-
 impl Noise {
     /// Reads the file of keys.
     ///
@@ -50,7 +47,7 @@ impl Noise {
     /// One line that names the file at fault, and no key.
     pub(crate) fn load(path: &Path) -> Result<Self, String> {
         // Before the contents, so that a change in between is seen as one later.
-        let changed = Cell::new(changed(path));
+        let changed = Cell::new(changed_at(path));
         let keys = RefCell::new(Keys::read(path)?);
         let counters = NoiseCounters::default();
         Ok(Self { shared: Rc::new(Shared { path: path.to_owned(), keys, changed, counters }) })
@@ -123,7 +120,7 @@ impl Noise {
     /// # Errors
     /// The file is not good; what was loaded before stays in force.
     pub(crate) fn reload(&self) -> Result<bool, String> {
-        let changed = changed(&self.shared.path);
+        let changed = changed_at(&self.shared.path);
         if changed == self.shared.changed.get() {
             return Ok(false);
         }
@@ -135,19 +132,10 @@ impl Noise {
 
     /// Looks for a changed file every `period` and takes it, for as long as it is polled.
     pub(crate) async fn watch(self, period: Duration) {
-        let mut reported = None;
-        loop {
-            tokio::time::sleep(period).await;
-            match self.reload() {
-                Ok(true) => tracing::info!("the file of keys has changed and is in force"),
-                Ok(false) => {}
-                // A file that is being replaced is wrong for a moment: say each error once.
-                Err(error) if reported.as_ref() == Some(&error) => {}
-                Err(error) => {
-                    tracing::error!("{error}; the keys of before stay in force");
-                    reported = Some(error);
-                }
-            }
-        }
+        let tell = |reloaded: Result<(), &String>| match reloaded {
+            Ok(()) => tracing::info!("the file of keys has changed and is in force"),
+            Err(error) => tracing::error!("{error}; the keys of before stay in force"),
+        };
+        reload::watch(period, || self.reload(), tell).await;
     }
 }

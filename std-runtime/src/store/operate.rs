@@ -291,9 +291,7 @@ impl<D: Disk> SegmentStore<D> {
     pub(super) fn add_consumer(&mut self, consumer: Consumer) {
         let Ok(name) = Name::new(&consumer.name) else { return };
         let Some(slot) = self.queues.slot(name.queue_id()) else { return };
-        if self.queues.get(slot).is_some_and(Queue::is_unnamed) {
-            self.queues.claim(slot, name, QueueKind::Consumer);
-        }
+        self.queues.claim(slot, name, QueueKind::Consumer);
         if self.consumers.iter().all(|known| known.0.name != consumer.name) {
             self.consumers.push((consumer, slot));
             self.consumers.sort_by(|a, b| a.0.name.cmp(&b.0.name));

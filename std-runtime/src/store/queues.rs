@@ -223,10 +223,11 @@ impl Queues {
         Some(self.add_as(id, name, QueueKind::Leaf))
     }
 
-    /// Gives a queue that is unnamed its name, which has its id.
+    /// Gives a queue its name, which has its id, if it is unnamed.
     pub(super) fn claim(&mut self, slot: u32, name: Name, kind: QueueKind) {
         let limits = self.limits_of(&name, kind);
-        if let Some(queue) = self.get_mut(slot).filter(|queue| queue.id == name.queue_id()) {
+        let unnamed = |queue: &&mut Queue| queue.is_unnamed() && queue.id == name.queue_id();
+        if let Some(queue) = self.get_mut(slot).filter(unnamed) {
             (queue.name, queue.kind, queue.limits) = (name, kind, limits);
         }
     }

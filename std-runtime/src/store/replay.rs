@@ -12,7 +12,7 @@ use super::embedded::{SegmentStore, Stream};
 use super::keyed::KnownPost;
 use super::lives::later;
 use super::note::{KIND_NOTE, Note};
-use super::queues::{NoteAt, Queue};
+use super::queues::NoteAt;
 use super::runs::Run;
 
 impl<D: Disk> SegmentStore<D> {
@@ -121,11 +121,7 @@ impl<D: Disk> SegmentStore<D> {
             Note::Queue { name, kind } => {
                 if let Ok(name) = Name::new(&name) {
                     match self.queues.slot(name.queue_id()) {
-                        Some(slot) => {
-                            if self.queues.get(slot).is_some_and(Queue::is_unnamed) {
-                                self.queues.claim(slot, name, kind);
-                            }
-                        }
+                        Some(slot) => self.queues.claim(slot, name, kind),
                         None => {
                             self.queues.add(name, kind);
                         }

@@ -156,6 +156,11 @@ impl<'a> Start<'a> {
         self.name
     }
 
+    /// The end of the packet, which no other start packet has.
+    pub(super) fn end(&self) -> [u8; TAG_BYTES] {
+        *self.message.last_chunk().expect("a message ends with a tag")
+    }
+
     /// Checks that the other end has the key, and writes the answer packet to `out`; the channel, and how many
     /// bytes the answer has. `random` as in [`Initiator::start`].
     ///

@@ -65,11 +65,9 @@ impl Responder {
         }
     }
 
-    /// The start packet was answered: this channel is up once it is heard of. `start` is the packet.
-    pub fn answered(&mut self, start: &[u8], channel: Channel) {
-        if let Some(end) = start.last_chunk() {
-            self.answered = *end;
-        }
+    /// The start packet was answered: this channel is up once it is heard of.
+    pub fn answered(&mut self, start: &Start<'_>, channel: Channel) {
+        self.answered = start.end();
         self.next = Some(channel);
     }
 
