@@ -195,10 +195,6 @@ class ClusterTest(Case):
         with self.assertRaisesRegex(OSError, "cannot listen at localhost"):
             self.make({"identifier": "d", "listen_port": cluster.port})
 
-    def test_a_configuration_with_tls_is_refused_since_there_is_none(self):
-        with self.assertRaisesRegex(replcore.ReplcoreError, "tls_cert: there is no TLS in Python"):
-            replcore.Cluster("a", data_folder=self.folder / "a", tls_cert="a.pem")
-
     def test_python_and_the_daemon_go_on_with_the_folder_of_each_other(self):
         folder, address = self.folder / "a", f"127.0.0.1:{free_port()}"
 

@@ -11,13 +11,15 @@ import logging
 import pathlib
 import queue
 import socket
+import ssl
 import threading
 import time
 from typing import Any, AsyncIterator, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from . import _abi, machine
-from ._abi import MemberEvent, OutputKind, PeerState
+from ._abi import MemberEvent, OutputKind, PeerState, Refuse
 from ._member_state import FILES, StateFolder, default_folder
+from ._tls import Tls, certificate_name, reason_of
 from .errors import Closed, ReplcoreError, StatusError
 from .record import name_id
 
@@ -25,6 +27,9 @@ logger = logging.getLogger("replcore")
 
 CREDIT_BYTES = 256 << 10
 CONNECT_SECONDS = 2.0
+"""From the dial to a link, and for those that others open; TLS included."""
+ACCEPT_PAUSE_SECONDS = 1.0
+"""After a failure to accept, such as too many open files."""
 STOP_SECONDS = 2.0
 EVENTS_MAX = 1000
 """Events that wait for a slow handler; the oldest are dropped and counted."""
@@ -32,9 +37,11 @@ PROFILES = {"lan": machine.PROFILE_LAN, "wan": machine.PROFILE_WAN, "battery": m
 KEYS = {
     "identifier", "listen_host", "listen_port", "peers", "cluster", "metadata", "advertise", "profile",
     "heartbeat_ms", "timeout_ms_min", "timeout_ms_max", "masterless", "learner", "priority", "data_folder",
+    "tls_ca", "tls_cert", "tls_key",
 }
-TLS_KEYS = {"tls_ca", "tls_cert", "tls_key"}
-"""Keys of `replcore cluster` that must not be passed over: the member would take part without."""
+TLS_KEYS = ("tls_ca", "tls_cert", "tls_key")
+TLS_ALERTS = (b"\x15\x03\x01", b"\x15\x03\x03")
+"""How the answer to a link without TLS begins, of one who wants it; no frame of a member does."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,11 +114,15 @@ class Cluster:
         priority: 1 to 255; the greatest that is there campaigns first. Default 100.
         data_folder: Where its vote is kept: it must not lose that. Default a folder of its cluster and name
             in ``$REPLCORE_DATA``, else ``$XDG_DATA_HOME/replcore``, else ``~/.local/share/replcore``.
+        tls_ca, tls_cert, tls_key: Mutual TLS 1.3 between the members: PEM files with the authorities that are
+            trusted, the member's own certificate, and its key. The certificate names the member:
+            ``replcore ca issue`` makes such. Files that change are taken up by themselves.
 
-    Keys that are not known are passed over, so that one file can serve several programs.
+    Keys that are not known are passed over, so that one file can serve several programs, and members of the
+    daemon (``replcore cluster``) and those here can be in one cluster.
 
-    The network between the members has to be closed: whoever reaches the port and knows the cluster's name
-    can take part. There is no TLS here; a configuration with keys for it is refused, not run without.
+    Without TLS the network between the members has to be closed: whoever reaches the port and knows the
+    cluster's name can take part.
 
     Raises:
         ReplcoreError: the configuration cannot be used; the text says why and what to do.
@@ -122,14 +133,8 @@ class Cluster:
         self, identifier: str, listen_host: str = "localhost", listen_port: int = 0,
         peers: Sequence[Mapping[str, Any]] = (), **configuration: Any,
     ) -> None:
-        for key in sorted(TLS_KEYS & set(configuration)):
-            if configuration[key]:
-                raise ReplcoreError(
-                    f"cluster {identifier!r}: {key}: there is no TLS in Python; run `replcore cluster` there, or "
-                    "leave the key out and close the network between the members"
-                )
         given = {key: value for key, value in configuration.items() if key in KEYS}
-        for key in sorted(set(configuration) - KEYS - TLS_KEYS):
+        for key in sorted(set(configuration) - KEYS):
             logger.info("cluster %s: the key %r is not known and passed over", identifier, key)
         self.identifier = identifier
         self._own_id = name_id(identifier)
@@ -138,6 +143,7 @@ class Cluster:
         profile = given.get("profile", "lan")
         if profile not in PROFILES:
             raise ReplcoreError(f"profile {profile!r}: there are lan, wan and battery")
+        self._tls = _tls(given, identifier)
         sound = self._sound_peers(peers)
         folder = given.get("data_folder") or default_folder(self._cluster, identifier)
         self._state = StateFolder(pathlib.Path(folder), self._cluster, identifier)
@@ -200,8 +206,11 @@ class Cluster:
         return self._leader
 
     def stats(self) -> Dict[str, int]:
-        """What the member has counted since its start; see ``replcore_member_counters`` in the C header."""
-        return dict(self._order(self._machine.stats))
+        """What the member has counted since its start; see ``replcore_member_counters`` in the C header.
+
+        ``connections_refused`` are those that others opened for which there was no room, or that TLS has refused.
+        """
+        return {**self._order(self._machine.stats), "connections_refused": self._driver.connections_refused}
 
     # ---- Orders ----
 
@@ -423,7 +432,9 @@ class _Driver:
         self._wake: Optional[asyncio.TimerHandle] = None
         self._draining = False
         self._stopping = False
-        self._server: Optional[asyncio.AbstractServer] = None
+        self._accepting = 0
+        self.connections_refused = 0
+        self._told = ""
         self._tasks: "set[asyncio.Task[None]]" = set()
         self._writer = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="replcore-vote")
 
@@ -436,7 +447,51 @@ class _Driver:
         self.drain()
 
     async def _serve(self) -> None:
-        self._server = await self._loop.create_server(lambda: _Connection(self, None), sock=self._cluster._socket)
+        while True:
+            try:
+                accepted, _ = await self._loop.sock_accept(self._cluster._socket)
+            except OSError as error:
+                self.tell(f"cannot accept: {error.strerror}; it goes on in a moment")
+                await asyncio.sleep(ACCEPT_PAUSE_SECONDS)
+                continue
+            # Those that say nothing are not to take the place of links.
+            if self._stopping or self._accepting >= self._machine.links_max:
+                self.connections_refused += 1
+                accepted.close()
+                continue
+            self._spawn(self._accept(accepted))
+
+    async def _accept(self, accepted: socket.socket) -> None:
+        peer = _host_of(accepted)
+        self._accepting += 1
+        try:
+            making = self._loop.connect_accepted_socket(
+                lambda: _Connection(self, None), accepted, ssl=self._tls_of("server"))
+            await asyncio.wait_for(making, CONNECT_SECONDS)
+        except (OSError, asyncio.TimeoutError) as error:
+            self.connections_refused += 1
+            if isinstance(error, ssl.SSLError):
+                self.tell(f"a connection from {peer} is refused: {reason_of(error)}")
+        finally:
+            self._accepting -= 1
+
+    def _tls_of(self, end: str) -> Optional[ssl.SSLContext]:
+        """The context of this end of a link, of the files as they are now; None without TLS."""
+        tls = self._cluster._tls
+        if tls is None:
+            return None
+        try:
+            if tls.reload():
+                logger.info("cluster %s: the TLS files have changed and are in force", self._cluster.identifier)
+        except ReplcoreError as error:
+            logger.error("cluster %s: %s; what was read before stays in force", self._cluster.identifier, error)
+        return tls.server if end == "server" else tls.client
+
+    def tell(self, text: str) -> None:
+        """Says why there is no link, once: it is tried again and again."""
+        if text != self._told:
+            self._told = text
+            logger.warning("cluster %s: %s", self._cluster.identifier, text)
 
     def _spawn(self, coroutine: Any) -> None:
         task = self._loop.create_task(coroutine)
@@ -452,31 +507,48 @@ class _Driver:
             await asyncio.sleep(0.01)
         for link in list(self._links.values()):
             link.transport.abort()
-        if self._server is not None:
-            self._server.close()
-        self._cluster._socket.close()
         if self._wake is not None:
             self._wake.cancel()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._cluster._socket.close()
         self._writer.shutdown(wait=True)
 
     # ---- Links ----
 
-    def up(self, link: "_Connection", dialed: Optional[int]) -> None:
-        if not self._free or self._stopping:
+    def up(self, link: "_Connection", dialed: Optional["_Dial"]) -> None:
+        identity, wrong = self._identity(link.transport, dialed)
+        if wrong or not self._free or self._stopping:
             link.transport.abort()
-            if dialed is not None and not self._stopping:
-                self._machine.handle_dial_failed(self.now(), dialed)
+            if wrong:
+                self.tell(wrong)
+            if dialed is None:
+                self.connections_refused += 1
+            elif not self._stopping:
+                self._machine.handle_dial_failed(self.now(), dialed.number)
                 self.drain()
             return
         link.number = self._free.pop()
         self._links[link.number] = link
-        place = machine.NOT_DIALED if dialed is None else dialed
-        self._machine.handle_link_up(self.now(), link.number, place)
+        place = machine.NOT_DIALED if dialed is None else dialed.number
+        self._machine.handle_link_up(self.now(), link.number, place, identity=identity)
         self._machine.handle_writable(self.now(), link.number, CREDIT_BYTES)
         self.drain()
+
+    def _identity(self, transport: asyncio.Transport, dialed: Optional["_Dial"]) -> Tuple[int, str]:
+        """Who the certificate at the other end says it is, 0 without TLS; and what is wrong with that."""
+        if self._cluster._tls is None:
+            return 0, ""
+        place = dialed.address if dialed is not None else "a connection"
+        try:
+            name = certificate_name(transport.get_extra_info("peercert"))
+        except ReplcoreError as error:
+            return 0, f"{place}: {error}"
+        if dialed is not None and name_id(name) != dialed.node:
+            wanted = self._machine.peer(dialed.node)
+            return 0, f"the certificate at {place} is for {name}, not for {wanted.name if wanted else 'who was dialled'}"
+        return name_id(name), ""
 
     def down(self, link: "_Connection") -> None:
         if self._links.pop(link.number, None) is None:
@@ -485,14 +557,20 @@ class _Driver:
         self._free.append(link.number)
         self.drain()
 
-    async def _dial(self, dial: int, address: str) -> None:
-        host, _, port = address.rpartition(":")
+    async def _dial(self, dial: "_Dial") -> None:
+        host, _, port = dial.address.rpartition(":")
+        context = self._tls_of("client")
         try:
-            making = self._loop.create_connection(lambda: _Connection(self, dial), host.strip("[]"), int(port))
+            # No name of a host is sent and none is looked at: the certificate names a member.
+            making = self._loop.create_connection(
+                lambda: _Connection(self, dial), host.strip("[]"), int(port), ssl=context,
+                server_hostname=None if context is None else "")
             await asyncio.wait_for(making, CONNECT_SECONDS)
-        except (OSError, ValueError, asyncio.TimeoutError):
+        except (OSError, ValueError, asyncio.TimeoutError) as error:
+            if isinstance(error, ssl.SSLError):
+                self.tell(f"no link to {dial.address}: {reason_of(error)}")
             if not self._stopping:
-                self._machine.handle_dial_failed(self.now(), dial)
+                self._machine.handle_dial_failed(self.now(), dial.number)
                 self.drain()
 
     # ---- Orders ----
@@ -529,7 +607,7 @@ class _Driver:
         elif kind == OutputKind.EVENT:
             self._event(output)
         elif kind == OutputKind.DIAL:
-            self._spawn(self._dial(output.dial, self._machine.dial_target(output.dial)[0]))
+            self._spawn(self._dial(_Dial(output.dial, *self._machine.dial_target(output.dial))))
         elif kind == OutputKind.HANGUP and link is not None:
             link.transport.close()
             self._loop.call_later(STOP_SECONDS, link.transport.abort)
@@ -563,22 +641,35 @@ class _Driver:
         else:
             view = self._machine.peer(output.node) if output.node else None
             name = view.name if view is not None else ""
+        if kind == MemberEvent.REFUSED:
+            reasons = {one.value: one.name.replace("_", " ").lower() for one in Refuse}
+            self.tell(f"a link with {name or 'a node'} was refused: {reasons.get(output.reason, output.reason)}")
         event = ClusterEvent(kind.name.lower(), output.position, name)
         logger.info("cluster %s: %s", self._cluster.identifier, event)
         self._cluster._put_event(event)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Dial:
+    """What a DIAL orders to open."""
+
+    number: int
+    address: str
+    node: int
+    """Who is to be found there."""
+
+
 class _Connection(asyncio.Protocol):
     """One link."""
 
-    def __init__(self, driver: _Driver, dialed: Optional[int]) -> None:
+    def __init__(self, driver: _Driver, dialed: Optional[_Dial]) -> None:
         self._driver = driver
         self._dialed = dialed
         self.number = -1
         self.owed = 0
         self._input = b""
         self._unpaid = 0
-        self._is_up = False
+        self._is_up = self._heard = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -589,9 +680,17 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Optional[Exception]) -> None:
         self._is_up = False
+        if self._dialed is not None and not self._heard:
+            # In TLS 1.3 the one who dials is through before the other has looked at its certificate.
+            alert = isinstance(error, ssl.SSLError)
+            why = reason_of(error) if alert else "it does not say why; its log may, if this goes on"
+            self._driver.tell(f"{self._dialed.address} has closed the link at once: {why}")
         self._driver.down(self)
 
     def data_received(self, data: bytes) -> None:
+        if self._dialed is not None and not self._heard and data.startswith(TLS_ALERTS):
+            self._driver.tell(f"{self._dialed.address} wants TLS: give tls_ca, tls_cert and tls_key")
+        self._heard = True
         self._input += data
         self.offer()
 
@@ -629,6 +728,23 @@ class _Connection(asyncio.Protocol):
             self._unpaid -= paid
             self._driver._machine.handle_writable(self._driver.now(), self.number, paid)
             self._driver.drain()
+
+
+def _tls(given: Mapping[str, Any], identifier: str) -> Optional[Tls]:
+    files = [given.get(key) or "" for key in TLS_KEYS]
+    if not any(files):
+        return None
+    if not all(files):
+        raise ReplcoreError(
+            f"cluster {identifier!r}: TLS takes three files, tls_ca, tls_cert and tls_key, or none")
+    return Tls(*map(str, files), identifier)
+
+
+def _host_of(accepted: socket.socket) -> str:
+    try:
+        return str(accepted.getpeername()[0])
+    except OSError:
+        return "nobody"
 
 
 def _put_newest(waiting: "asyncio.Queue[Optional[ClusterEvent]]", event: Optional[ClusterEvent]) -> None:
