@@ -67,7 +67,7 @@ pub struct replcore_header {
 }
 
 /// Most headers, and most queues asked for, that a message can be given here.
-const LIST_MAX: usize = 32;
+const LIST_MAX: u32 = 32;
 
 /// What a record is called, for ever and on every hop.
 #[repr(C)]
@@ -199,11 +199,11 @@ pub unsafe extern "C" fn replcore_record_encode(
         let id = unsafe { super::check::reference(id) }?.id()?;
         // SAFETY: as the caller promises.
         let (out, written) = unsafe { (bytes_mut(out, cap)?, reference_mut(written)?) };
-        let (mut to, mut headers) = ([""; LIST_MAX], [("", &[][..]); LIST_MAX]);
+        // Gone through where they are, not copied: a device has little stack.
         // SAFETY: as the comments of the structure ask; so is the line after.
-        let to = unsafe { queues(&given, &mut to) }?;
+        let to = unsafe { queues(&given) }?;
         // SAFETY: see above.
-        let headers = unsafe { self::headers(&given, &mut headers) }?;
+        let headers = unsafe { headers(&given) }?;
         let message = Message {
             // SAFETY: as the comments of the structure ask; so are the five that follow.
             message_type: unsafe { text(given.message_type) }?,
@@ -214,18 +214,17 @@ pub unsafe extern "C" fn replcore_record_encode(
             // SAFETY: see above.
             idempotency_key: unsafe { bytes(given.idempotency_key, given.idempotency_key_len) }?,
             expires_wall_ms: given.expires_wall_ms,
-            to,
-            headers,
             // SAFETY: see above.
             origin_name: unsafe { text(given.origin_name) }?,
             // SAFETY: see above.
             body: unsafe { bytes(given.body, given.body_len) }?,
+            ..Message::default()
         };
         let time = match given.stamp {
             0 => Stamp::from_wall_ms(time_wall_ms),
             stamp => Stamp(stamp),
         };
-        match record::encode(&message, id, time, out, crc32c) {
+        match record::encode_lists(&message, to, headers, id, time, out, crc32c) {
             Ok(length) => *written = length,
             Err(error) => {
                 if let record::MessageError::Short(needed) = error {
@@ -238,38 +237,47 @@ pub unsafe extern "C" fn replcore_record_encode(
     })())
 }
 
-/// The queues that a message asks for.
+/// The queues that a message asks for, all of them sound.
 ///
 /// # Safety
-/// As the comments of the structure ask.
-unsafe fn queues<'l, 'm>(
+/// As the comments of the structure ask, as long as the iterator is used.
+unsafe fn queues<'m>(
     given: &replcore_message,
-    list: &'l mut [&'m str; LIST_MAX],
-) -> Result<&'l [&'m str], replcore_status> {
-    // SAFETY: as the caller promises.
-    let names = unsafe { slice(given.to, given.to_count, LIST_MAX as u32) }?;
-    for (place, &name) in list.iter_mut().zip(names) {
-        // SAFETY: as the caller promises.
-        *place = unsafe { text(name) }?;
+) -> Result<impl Iterator<Item = &'m str> + Clone, replcore_status> {
+    // SAFETY: as the caller promises; so are the two below.
+    let names = unsafe { slice(given.to, given.to_count, LIST_MAX) }?;
+    for &name in names {
+        // SAFETY: see above.
+        unsafe { text(name) }?;
     }
-    Ok(&list[..names.len()])
+    // SAFETY: see above.
+    Ok(names.iter().map(|&name| unsafe { text(name) }.unwrap_or_default()))
 }
 
-/// The headers of a message.
+/// The headers of a message, all of them sound.
 ///
 /// # Safety
-/// As the comments of the structure ask.
-unsafe fn headers<'l, 'm>(
+/// As the comments of the structure ask, as long as the iterator is used.
+unsafe fn headers<'m>(
     given: &replcore_message,
-    list: &'l mut [(&'m str, &'m [u8]); LIST_MAX],
-) -> Result<&'l [(&'m str, &'m [u8])], replcore_status> {
-    // SAFETY: as the caller promises.
-    let headers = unsafe { slice(given.headers, given.header_count, LIST_MAX as u32) }?;
-    for (place, header) in list.iter_mut().zip(headers) {
-        // SAFETY: as the caller promises.
-        *place = unsafe { (text(header.name)?, bytes(header.value, header.value_len)?) };
+) -> Result<impl Iterator<Item = (&'m str, &'m [u8])> + Clone, replcore_status> {
+    // SAFETY: as the caller promises; so are the two below.
+    let headers: &'m [_] = unsafe { slice(given.headers, given.header_count, LIST_MAX) }?;
+    for header in headers {
+        // SAFETY: see above.
+        unsafe { pair(header) }?;
     }
-    Ok(&list[..headers.len()])
+    // SAFETY: see above.
+    Ok(headers.iter().map(|header| unsafe { pair(header) }.unwrap_or_default()))
+}
+
+/// Name and value of a header.
+///
+/// # Safety
+/// As the comments of the structure ask, as long as the two are used.
+unsafe fn pair<'m>(header: &replcore_header) -> Result<(&'m str, &'m [u8]), replcore_status> {
+    // SAFETY: as the caller promises.
+    unsafe { Ok((text(header.name)?, bytes(header.value, header.value_len)?)) }
 }
 
 /// Where `field` stands in `data`, of which it is a part: offset and length.
@@ -462,7 +470,7 @@ mod tests {
         let mut given = message();
         (given.to, given.to_count) = (null(), 1);
         assert_eq!(encode(&given), Err(replcore_status::Null));
-        let many = [c"q".as_ptr(); LIST_MAX + 1];
+        let many = [c"q".as_ptr(); LIST_MAX as usize + 1];
         (given.to, given.to_count) = (many.as_ptr(), many.len() as u32);
         assert_eq!(encode(&given), Err(replcore_status::Length));
         given.to_count -= 1;

@@ -115,28 +115,41 @@ impl core::error::Error for MessageError {}
 impl Message<'_> {
     /// Bytes of the record that [`encode`] makes of this message.
     pub fn record_bytes(&self) -> Result<usize, MessageError> {
-        Ok(RECORD_HEADER_BYTES + self.attribute_bytes()? + self.body.len())
+        let attributes = self.attribute_bytes(self.queue_names(), self.header_pairs())?;
+        Ok(RECORD_HEADER_BYTES + attributes + self.body.len())
     }
 
-    fn attribute_bytes(&self) -> Result<usize, MessageError> {
+    fn queue_names(&self) -> impl Iterator<Item = &str> + Clone {
+        self.to.iter().copied()
+    }
+
+    fn header_pairs(&self) -> impl Iterator<Item = (&str, &[u8])> + Clone {
+        self.headers.iter().copied()
+    }
+
+    fn attribute_bytes<'l>(
+        &self,
+        to: impl Iterator<Item = &'l str>,
+        headers: impl Iterator<Item = (&'l str, &'l [u8])>,
+    ) -> Result<usize, MessageError> {
         if self.message_type.len() > TYPE_BYTES_MAX {
             return Err(MessageError::TypeTooLong);
         }
         let mut total = if self.expires_wall_ms == 0 { 0 } else { 3 + 8 };
         let texts = [
-            self.message_type.as_bytes(),
-            self.key,
-            self.content_type.as_bytes(),
-            self.idempotency_key,
-            self.origin_name.as_bytes(),
+            self.message_type.len(),
+            self.key.len(),
+            self.content_type.len(),
+            self.idempotency_key.len(),
+            self.origin_name.len(),
         ];
-        for text in texts.into_iter().chain(self.to.iter().map(|name| name.as_bytes())) {
-            if text.len() > KEY_BYTES_MAX {
+        for length in texts.into_iter().chain(to.map(str::len)) {
+            if length > KEY_BYTES_MAX {
                 return Err(MessageError::KeyTooLong);
             }
-            total += if text.is_empty() { 0 } else { 3 + text.len() };
+            total += if length == 0 { 0 } else { 3 + length };
         }
-        for (name, value) in self.headers {
+        for (name, value) in headers {
             if name.len() > KEY_BYTES_MAX {
                 return Err(MessageError::KeyTooLong);
             }
@@ -179,11 +192,25 @@ pub fn encode(
     out: &mut [u8],
     checksum: Checksum,
 ) -> Result<usize, MessageError> {
+    encode_lists(message, message.queue_names(), message.header_pairs(), id, time, out, checksum)
+}
+
+/// [`encode`] for whoever has queues and headers in another form than slices: `to` and `headers` stand for
+/// those of `message`. Each is gone through twice, and has to give the same both times.
+pub fn encode_lists<'l>(
+    message: &Message<'_>,
+    to: impl Iterator<Item = &'l str> + Clone,
+    headers: impl Iterator<Item = (&'l str, &'l [u8])> + Clone,
+    id: RecordId,
+    time: Stamp,
+    out: &mut [u8],
+    checksum: Checksum,
+) -> Result<usize, MessageError> {
     if usize::from(id.class) >= CLASSES {
         return Err(MessageError::Class);
     }
-    let attributes = message.attribute_bytes()?;
-    let length = message.record_bytes()?;
+    let attributes = message.attribute_bytes(to.clone(), headers.clone())?;
+    let length = RECORD_HEADER_BYTES + attributes + message.body.len();
     if out.len() < length {
         return Err(MessageError::Short(length));
     }
@@ -202,10 +229,10 @@ pub fn encode(
         writer.attribute(tag::EXPIRES, &message.expires_wall_ms.to_le_bytes());
     }
     writer.attribute(tag::IDEMPOTENCY_KEY, message.idempotency_key);
-    for name in message.to {
+    for name in to {
         writer.attribute(tag::TO, name.as_bytes());
     }
-    for (name, value) in message.headers {
+    for (name, value) in headers {
         writer.put(&[tag::HEADER]);
         writer.put(&((2 + name.len() + value.len()) as u16).to_le_bytes());
         writer.put(&(name.len() as u16).to_le_bytes());
