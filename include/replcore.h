@@ -41,8 +41,9 @@ XX *
  * that it posts) has to survive the loss of power before the program says that it is safe.
  *
  * A library built without `std`, for a device, calls `void replcore_panic(void)`, which the program
- * supplies, when an invariant is broken: stop or reset there, and do not return. It has replcore_node_*
- * and replcore_member_* only when it was built with the features `node` and `member`. */
+ * supplies, when an invariant is broken: stop or reset there, and do not return. It has replcore_node_*,
+ * replcore_member_* and replcore_noise_* only when it was built with the features `node`, `member` and
+ * `noise`. */
 
 #ifndef REPLCORE_H
 #define REPLCORE_H
@@ -242,6 +243,95 @@ XX *
 #define REPLCORE_NO_LINK UINT32_MAX
 
 /*
+ Bytes of every key, and of what a handshake takes of randomness.
+ */
+#define REPLCORE_NOISE_KEY_BYTES 32
+
+/*
+ The longest packet of a handshake.
+ */
+#define REPLCORE_NOISE_HANDSHAKE_BYTES_MAX 114
+
+/*
+ Bytes of a packet before its frame.
+ */
+#define REPLCORE_NOISE_HEAD_BYTES 5
+
+/*
+ Bytes that a packet has beside its frame.
+ */
+#define REPLCORE_NOISE_OVERHEAD_BYTES 21
+
+/*
+ The packet, of this one byte, that has the other end begin anew.
+ */
+#define REPLCORE_NOISE_UNKNOWN_PACKET 5
+
+/*
+ The end that begins: the leaf.
+ */
+#define REPLCORE_NOISE_BEGINS 1
+
+/*
+ The end that answers: the hub.
+ */
+#define REPLCORE_NOISE_ANSWERS 2
+
+/*
+ The packet is passed over, for `reason`; it was counted, or is left over from before the start packet.
+ */
+#define REPLCORE_NOISE_REFUSED 0
+
+/*
+ BEGINS: the answer is there, and the link is up: tell the machine.
+ */
+#define REPLCORE_NOISE_UP 1
+
+/*
+ A frame of the link.
+ */
+#define REPLCORE_NOISE_FRAME 2
+
+/*
+ BEGINS: the other end does not know the link any more: it is down. Tell the machine, and begin anew
+ when it dials.
+ */
+#define REPLCORE_NOISE_LOST 3
+
+/*
+ ANSWERS: somebody begins: find the key, and answer.
+ */
+#define REPLCORE_NOISE_START 4
+
+/*
+ ANSWERS: who was answered last has shown that it is there: the link before, if there was one, is down,
+ and its link is up, with this first frame.
+ */
+#define REPLCORE_NOISE_FIRST 5
+
+/*
+ ANSWERS: a packet of a link that is not known here. The packet REPLCORE_NOISE_UNKNOWN_PACKET, once a line, would
+ have the other end begin anew.
+ */
+#define REPLCORE_NOISE_UNKNOWN 6
+
+/*
+ Why a packet is refused: it is not one that is due, or of another version.
+ */
+#define REPLCORE_NOISE_MALFORMED 1
+
+/*
+ Why a packet is refused: it was made with another key, or changed under way. When it is an answer, the
+ handshake has failed: begin anew when the machine dials.
+ */
+#define REPLCORE_NOISE_FORGED 2
+
+/*
+ Why a packet is refused: it was there before, or a later one was.
+ */
+#define REPLCORE_NOISE_REPLAYED 3
+
+/*
  Nothing to deliver now.
  */
 #define REPLCORE_NEXT_NOTHING 0
@@ -345,6 +435,10 @@ enum replcore_status
    The change before is not through yet: try again.
    */
   REPLCORE_STATUS_BUSY = -19,
+  /*
+   Made with another key, or changed under way.
+   */
+  REPLCORE_STATUS_FORGED = -20,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -780,6 +874,27 @@ typedef struct replcore_dispatch replcore_dispatch;
  something else.
  */
 typedef struct replcore_machine replcore_machine;
+
+/*
+ One end of a line without TLS, whose packets stand in place of frames under COBS, on a serial line or
+ over TCP. Memory, threads and moving as for a machine; it has no orders, and the link is a
+ REPLCORE_TRANSPORT_DATAGRAM.
+
+   the end that begins                          the end that answers
+   replcore_noise_start       --- packet --->   replcore_noise_take: START, with a name or none
+                                                replcore_noise_answer_shared or _pinned
+   replcore_noise_take: UP    <-- packet ----   replcore_noise_answered
+   replcore_noise_seal        --- packet --->   replcore_noise_take: FIRST, with the frame
+   replcore_noise_take: FRAME <-- packet ----   replcore_noise_seal
+
+ Begin when the machine dials, and tell it of a link when it is up; its identity is the name that the key
+ is for. Without an answer within 5 s the dial has failed. An answer is work, and start packets that were
+ heard can be sent again by anybody: pass over those that come within 50 ms of one. Random bytes have to come from a source that
+ nobody can guess, fresh for each handshake: those that were used before give the link away. Call
+ replcore_noise_forget when a link is down, and before the memory is used for something else: it clears
+ the keys of the link. Those of the program are not kept.
+ */
+typedef struct replcore_noise replcore_noise;
 
 /*
  The place of a named consumer in one queue and class, whose entries are handed to programs: in
@@ -1587,6 +1702,59 @@ typedef struct replcore_subscribe {
    */
   uint32_t from_start;
 } replcore_subscribe;
+
+/*
+ How the end that begins shows who it is, and knows the other: by `name` and `shared_key`, or by
+ `own_key` and `hub_key`, with NULL for the others. Keys have REPLCORE_NOISE_KEY_BYTES bytes.
+ */
+typedef struct replcore_noise_identity {
+  /*
+   sizeof(replcore_noise_identity).
+   */
+  uint32_t struct_size;
+  /*
+   Zero.
+   */
+  uint32_t reserved;
+  /*
+   The own name; it travels in the clear.
+   */
+  const char *name;
+  /*
+   The key that only this end and the hub have.
+   */
+  const uint8_t *shared_key;
+  /*
+   The private half of the own pair, whose public half the hub has listed.
+   */
+  const uint8_t *own_key;
+  /*
+   The hub's public half.
+   */
+  const uint8_t *hub_key;
+} replcore_noise_identity;
+
+/*
+ What came of a packet.
+ */
+typedef struct replcore_noise_taken {
+  /*
+   One of REPLCORE_NOISE_REFUSED, _UP, _FRAME, _LOST, _START, _FIRST, _UNKNOWN.
+   */
+  uint32_t kind;
+  /*
+   REFUSED: one of REPLCORE_NOISE_MALFORMED, _FORGED, _REPLAYED.
+   */
+  uint32_t reason;
+  /*
+   FRAME, FIRST: where in the packet the frame stands. START: where the name stands.
+   */
+  size_t at;
+  /*
+   Bytes of it. START: 0 for one that shows a public key, and no name.
+   */
+  size_t len;
+} replcore_noise_taken;
 
 /*
  What replcore_poll found. No pointers: the same layout everywhere, 104 bytes. Which fields mean
@@ -2786,6 +2954,148 @@ replcore_status replcore_node_stats(struct replcore_machine *machine,
 replcore_status replcore_subscribe_read(const uint8_t *data,
                                         size_t len,
                                         struct replcore_subscribe *subscribe);
+
+/*
+ Bytes that one end of a line needs, wherever they begin.
+ */
+size_t replcore_noise_memory(void);
+
+/*
+ Makes one end of a line in `memory`, without a link; `*made` gets it. `end` is REPLCORE_NOISE_BEGINS or
+ REPLCORE_NOISE_ANSWERS, else VALUE.
+
+ Asks of the caller:
+ `memory` has `len` bytes that nothing else uses while the line is used; `made` is writable and
+ not inside `memory`.
+ */
+replcore_status replcore_noise_init(void *memory,
+                                    size_t len,
+                                    uint32_t end,
+                                    struct replcore_noise **made);
+
+/*
+ Writes the public half of the pair with this private half to `public_key`. Any 32 bytes that nobody can
+ guess are a private half.
+
+ Asks of the caller:
+ `private_key` has 32 bytes, `public_key` has room for 32; they do not overlap.
+ */
+replcore_status replcore_noise_public(const uint8_t *private_key,
+                                      uint8_t *public_key);
+
+/*
+ BEGINS: forgets the link, if there is one, and writes the start packet of a new one to `out`; `*written`
+ gets its length. `random` are 32 bytes as said above, `cap` is REPLCORE_NOISE_HANDSHAKE_BYTES_MAX at least, else
+ SHORT. VALUE when `identity` has not the keys of one way, and of one alone.
+
+ Asks of the caller:
+ `line` is one end of a line; `identity` and `random` are readable, `out` has `cap` bytes, `written` is
+ writable; they do not overlap.
+ */
+replcore_status replcore_noise_start(struct replcore_noise *line,
+                                     const struct replcore_noise_identity *identity,
+                                     const uint8_t *random,
+                                     uint8_t *out,
+                                     size_t cap,
+                                     size_t *written);
+
+/*
+ Takes a packet of `len` bytes, in which a frame is made readable; `*taken` says what came of it. What is
+ in a packet that was refused is of no use.
+
+ Asks of the caller:
+ `line` is one end of a line, `packet` has `len` bytes, `taken` is writable; they do not overlap.
+ */
+replcore_status replcore_noise_take(struct replcore_noise *line,
+                                    uint8_t *packet,
+                                    size_t len,
+                                    struct replcore_noise_taken *taken);
+
+/*
+ ANSWERS: makes the answer to the start packet that was just taken, of one who has given a name: writes it
+ to `out`; `*written` gets its length. Send it after replcore_noise_answered. `shared_key` is the key of
+ that name, `random` are 32 bytes as said above, `cap` is REPLCORE_NOISE_HANDSHAKE_BYTES_MAX at least, else
+ SHORT. FORGED: the other end has another key. MALFORMED: the packet is none of this kind.
+
+ Asks of the caller:
+ `line` is one end of a line, `start` has `len` bytes, `shared_key` and `random` have 32, `out` has `cap`,
+ `written` is writable; they do not overlap.
+ */
+replcore_status replcore_noise_answer_shared(struct replcore_noise *line,
+                                             const uint8_t *start,
+                                             size_t len,
+                                             const uint8_t *shared_key,
+                                             const uint8_t *random,
+                                             uint8_t *out,
+                                             size_t cap,
+                                             size_t *written);
+
+/*
+ ANSWERS: the same of one who shows a public key, which `shown` gets: 32 bytes. Send the answer after
+ replcore_noise_answered, when it is a key that is known here, and not otherwise. `own_key` is the private
+ half of the own pair. FORGED: the other end knows another public key of this one.
+
+ Asks of the caller:
+ `line` is one end of a line, `start` has `len` bytes, `own_key` and `random` have 32, `out` has `cap`,
+ `written` and 32 bytes of `shown` are writable; they do not overlap.
+ */
+replcore_status replcore_noise_answer_pinned(struct replcore_noise *line,
+                                             const uint8_t *start,
+                                             size_t len,
+                                             const uint8_t *own_key,
+                                             const uint8_t *random,
+                                             uint8_t *out,
+                                             size_t cap,
+                                             size_t *written,
+                                             uint8_t *shown);
+
+/*
+ ANSWERS: the answer that was made last counts: its link is up once the other end is heard of. REFUSED
+ when none was made since.
+
+ Asks of the caller:
+ `line` is one end of a line.
+ */
+replcore_status replcore_noise_answered(struct replcore_noise *line);
+
+/*
+ ANSWERS: nobody here knows the key of a start packet: counts it as refused, and forgets the answer, if one
+ was made.
+
+ Asks of the caller:
+ `line` is one end of a line.
+ */
+replcore_status replcore_noise_refuse(struct replcore_noise *line);
+
+/*
+ Makes a packet of the frame of `frame_len` bytes that stands in `packet` behind REPLCORE_NOISE_HEAD_BYTES;
+ `*written` gets its length, REPLCORE_NOISE_OVERHEAD_BYTES more than the frame's. SHORT when `cap` is less. REFUSED,
+ and the frame stays readable, when there is no link, or when it has sent 2^32 packets: end it then.
+
+ Asks of the caller:
+ `line` is one end of a line, `packet` has `cap` bytes, `written` is writable; they do not overlap.
+ */
+replcore_status replcore_noise_seal(struct replcore_noise *line,
+                                    uint8_t *packet,
+                                    size_t cap,
+                                    size_t frame_len,
+                                    size_t *written);
+
+/*
+ Packets that were refused and counted since the line was made; 0 for what is none.
+
+ Asks of the caller:
+ `line` is one end of a line.
+ */
+uint32_t replcore_noise_refused(struct replcore_noise *line);
+
+/*
+ Forgets the link and clears its keys. The end of ANSWERS counts refused packets from 0 again.
+
+ Asks of the caller:
+ `line` is one end of a line.
+ */
+replcore_status replcore_noise_forget(struct replcore_noise *line);
 
 /*
  The next thing to do; IDLE when there is none. The bytes that go with it are in `buf` until the

@@ -19,6 +19,8 @@ mod member_view;
 mod node;
 #[cfg(feature = "node")]
 mod node_view;
+#[cfg(feature = "noise")]
+mod noise;
 mod output;
 mod record;
 mod status;
@@ -38,6 +40,8 @@ pub use member_view::*;
 pub use node::*;
 #[cfg(feature = "node")]
 pub use node_view::*;
+#[cfg(feature = "noise")]
+pub use noise::*;
 pub use output::*;
 pub use record::*;
 pub use status::*;

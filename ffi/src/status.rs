@@ -51,6 +51,8 @@ pub enum replcore_status {
     NotLeading = -18,
     /// The change before is not through yet: try again.
     Busy = -19,
+    /// Made with another key, or changed under way.
+    Forged = -20,
 }
 
 /// What `status` means, as one line of text; never NULL.
@@ -77,6 +79,7 @@ pub extern "C" fn replcore_status_text(status: i32) -> *const c_char {
         -17 => c"a table is full",
         -18 => c"this node does not lead: ask the leader",
         -19 => c"the change before is not through yet: try again",
+        -20 => c"made with another key, or changed under way",
         _ => c"unknown status",
     };
     text.as_ptr()

@@ -27,7 +27,7 @@ fn resized<T: Copy>(structure: &T, size: u32, fill: u8) -> Vec<u64> {
 }
 
 /// Memory for a machine: enough mostly.
-fn place(needed: usize, choices: &mut Choices<'_>) -> Vec<u8> {
+pub(super) fn place(needed: usize, choices: &mut Choices<'_>) -> Vec<u8> {
     let bytes = match choices.byte() {
         0 => choices.number().min(4096) as usize,
         _ => needed + 16,

@@ -9,6 +9,7 @@
 mod choices;
 mod formats;
 mod make;
+mod noise;
 
 use std::ffi::c_char;
 use std::ptr::{null, null_mut};
@@ -20,13 +21,14 @@ use replcore::wire::{
 use self::choices::Choices;
 use self::formats::{formats, wire_record};
 use self::make::{init_leaf, init_member, init_node, init_parts};
+use self::noise::{Lines, noise};
 use crate::ffi::*;
 
 /// Outputs in one drain after which it counts as endless.
 const OUTPUTS_MAX: usize = 20_000;
 
 fn known(status: replcore_status) -> bool {
-    ((replcore_status::Busy as i32)..=0).contains(&(status as i32))
+    ((replcore_status::Forged as i32)..=0).contains(&(status as i32))
 }
 
 /// What the program has.
@@ -37,6 +39,7 @@ struct Program {
     parts: [Vec<u8>; 2],
     dispatch: *mut replcore_dispatch,
     window: *mut replcore_window,
+    lines: Lines,
     /// Memory that is no machine.
     foreign: Vec<u64>,
     now: u64,
@@ -49,6 +52,7 @@ impl Program {
             1 => self.foreign.as_ptr().cast_mut().cast(),
             2 => self.machines[0].wrapping_byte_add(1),
             3 => self.dispatch.cast(),
+            4 => self.lines.ends[1].cast(),
             number => self.machines[usize::from(number % 3)],
         }
     }
@@ -77,6 +81,7 @@ pub fn run(data: &[u8]) {
         parts: [const { Vec::new() }; 2],
         dispatch: null_mut(),
         window: null_mut(),
+        lines: Lines::default(),
         foreign: vec![choices.number(); 1024],
         now: 1,
     };
@@ -85,9 +90,10 @@ pub fn run(data: &[u8]) {
         // SAFETY: what each function asks of its caller beyond what it checks is kept: lengths are
         // those of the memory, texts end in a zero byte, nothing overlaps.
         let status = unsafe {
-            match choices.byte() % 15 {
+            match choices.byte() % 16 {
                 10 => init_node(&mut program, &mut choices),
                 11 => init_parts(&mut program, &mut choices),
+                15 => noise(&mut program, &mut choices),
                 12 => dispatch(&program, &mut choices),
                 13 => window(&program, &mut choices),
                 8 | 9 | 14 => greet(&program, &mut choices),

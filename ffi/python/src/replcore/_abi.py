@@ -45,6 +45,23 @@ METADATA_BYTES = 256
 DIAL_UPSTREAM = 0
 DIAL_LEAF = 1
 NO_LINK = 2**32 - 1
+NOISE_KEY_BYTES = 32
+NOISE_HANDSHAKE_BYTES_MAX = 114
+NOISE_HEAD_BYTES = 5
+NOISE_OVERHEAD_BYTES = 21
+NOISE_UNKNOWN_PACKET = 5
+NOISE_BEGINS = 1
+NOISE_ANSWERS = 2
+NOISE_REFUSED = 0
+NOISE_UP = 1
+NOISE_FRAME = 2
+NOISE_LOST = 3
+NOISE_START = 4
+NOISE_FIRST = 5
+NOISE_UNKNOWN = 6
+NOISE_MALFORMED = 1
+NOISE_FORGED = 2
+NOISE_REPLAYED = 3
 NEXT_NOTHING = 0
 NEXT_DELIVER = 1
 NEXT_DEAD = 2
@@ -91,6 +108,8 @@ class Status(enum.IntEnum):
     NOT_LEADING = -18
     # The change before is not through yet: try again.
     BUSY = -19
+    # Made with another key, or changed under way.
+    FORGED = -20
 
 
 class Role(enum.IntEnum):
@@ -512,6 +531,26 @@ class replcore_subscribe(ctypes.Structure):
     ]
 
 
+class replcore_noise_identity(ctypes.Structure):
+    _fields_ = [
+        ("struct_size", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
+        ("name", ctypes.c_char_p),
+        ("shared_key", ctypes.c_char_p),
+        ("own_key", ctypes.c_char_p),
+        ("hub_key", ctypes.c_char_p),
+    ]
+
+
+class replcore_noise_taken(ctypes.Structure):
+    _fields_ = [
+        ("kind", ctypes.c_uint32),
+        ("reason", ctypes.c_uint32),
+        ("at", ctypes.c_size_t),
+        ("len", ctypes.c_size_t),
+    ]
+
+
 class replcore_output(ctypes.Structure):
     _fields_ = [
         ("kind", ctypes.c_uint32),
@@ -699,6 +738,18 @@ FUNCTIONS: list[tuple[str, Any, list[Any]]] = [
     ("replcore_node_dial", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p]),
     ("replcore_node_stats", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p]),
     ("replcore_subscribe_read", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]),
+    ("replcore_noise_memory", ctypes.c_size_t, []),
+    ("replcore_noise_init", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint32, ctypes.c_void_p]),
+    ("replcore_noise_public", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p]),
+    ("replcore_noise_start", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]),
+    ("replcore_noise_take", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]),
+    ("replcore_noise_answer_shared", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]),
+    ("replcore_noise_answer_pinned", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p]),
+    ("replcore_noise_answered", ctypes.c_int32, [ctypes.c_void_p]),
+    ("replcore_noise_refuse", ctypes.c_int32, [ctypes.c_void_p]),
+    ("replcore_noise_seal", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_void_p]),
+    ("replcore_noise_refused", ctypes.c_uint32, [ctypes.c_void_p]),
+    ("replcore_noise_forget", ctypes.c_int32, [ctypes.c_void_p]),
     ("replcore_poll", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]),
     ("replcore_name_id", ctypes.c_int32, [ctypes.c_void_p, ctypes.c_void_p]),
     ("replcore_stamp_next", ctypes.c_uint64, [ctypes.c_uint64, ctypes.c_uint64]),
