@@ -15,6 +15,7 @@ from . import _abi, machine
 from ._abi import LeafEvent, OutputKind, Refuse, replcore_records
 from ._library import check, library
 from ._log import Batch, Log, digest_of, is_full_disk
+from ._noise import Identity, SecuredLine
 from .errors import Closed, InvalidMessage, LogError, LogFull, QueueFull, ReplcoreError
 from .record import (
     CLASSES,
@@ -36,6 +37,8 @@ POST_TURN = 500
 """Messages of one `post_many` between two looks at the loop."""
 LAZY_COMMIT_SECONDS = 0.2
 CONNECT_SECONDS = 5.0
+FRAME_BYTES_MAX = 65_536
+"""What the machine takes when it is not told; see ``replcore_leaf_config``."""
 CLOSE_SECONDS = 2.0
 
 
@@ -79,10 +82,12 @@ class Leaf:
 
     Args:
         name: The leaf's name, 1 to 63 of ``A-Z a-z 0-9 . _ - : /``. One leaf of a name may run at a time.
-        broker: Where the hub is: ``host:port`` or ``unix:/path``.
+        broker: Where the hub is: ``host:port``, ``unix:/path``, or ``noise:host:port`` for a line without TLS that
+            only the two ends can read.
         path: The folder of the leaf's files; made when it is not there. Each leaf needs its own.
         ssl: An ``ssl.SSLContext`` with the leaf's certificate, for a hub that has TLS.
         server_hostname: The name in the hub's certificate, when it is not the broker's host.
+        noise_keys: With ``noise:``, the file with the keys of this leaf and its hub, as ``replcore key`` makes it.
         queue_messages_max: Messages kept for the hub, default 1,000,000; at the limit :class:`QueueFull`.
         queue_bytes_max: The same in bytes of records, default 256 MiB.
         received_messages_max: Received and not acknowledged, default 10,000; at the limit no more are
@@ -104,6 +109,7 @@ class Leaf:
         path: Union[str, "pathlib.Path"],
         ssl: Optional[tls.SSLContext] = None,
         server_hostname: Optional[str] = None,
+        noise_keys: Optional[Union[str, "pathlib.Path"]] = None,
         queue_messages_max: int = 1_000_000,
         queue_bytes_max: int = 256 << 20,
         received_messages_max: int = 10_000,
@@ -114,7 +120,12 @@ class Leaf:
     ) -> None:
         self.name = name
         self._own_id = name_id(name)
-        self._broker = _parse_broker(broker)
+        self._is_secured = broker.startswith(NOISE)
+        self._broker = _parse_broker(broker[len(NOISE):] if self._is_secured else broker)
+        if self._is_secured != (noise_keys is not None) or (self._is_secured and ssl is not None):
+            raise ReplcoreError(
+                f"leaf {name!r}: a broker noise:host:port and noise_keys go together, and without ssl")
+        self._identity = Identity(pathlib.Path(noise_keys), name) if noise_keys is not None else None
         self._path = pathlib.Path(path)
         self._ssl, self._server_hostname = ssl, server_hostname
         self._queue_messages_max, self._queue_bytes_max = queue_messages_max, queue_bytes_max
@@ -543,6 +554,8 @@ class _Link(asyncio.Protocol):
         self._leaf = leaf
         self._machine = leaf._machine
         self._transport: Optional[asyncio.Transport] = None
+        self._line: Optional[SecuredLine] = None
+        """Perhaps without keys yet."""
         self._dialling: Optional["asyncio.Task[None]"] = None
         self._is_up = False
         self._life = 0
@@ -574,19 +587,36 @@ class _Link(asyncio.Protocol):
         leaf, loop = self._leaf, self._leaf._loop
         host, port = leaf._broker
         options: "dict[str, Any]" = {}
+        frame_bytes_max = leaf._settings.get("frame_bytes_max") or FRAME_BYTES_MAX
+        identity = leaf._identity
+
+        def made() -> asyncio.Protocol:
+            if identity is None:
+                return self
+            self._line = SecuredLine(self, identity, frame_bytes_max)
+            return self._line
+
         if leaf._ssl is not None:
             options = {"ssl": leaf._ssl, "server_hostname": leaf._server_hostname or host}
         try:
             if port is None:
-                making: Any = loop.create_unix_connection(lambda: self, host, **options)
+                making: Any = loop.create_unix_connection(made, host, **options)
             else:
-                making = loop.create_connection(lambda: self, host, port, **options)
+                making = loop.create_connection(made, host, port, **options)
             await asyncio.wait_for(making, CONNECT_SECONDS)
         except (OSError, asyncio.TimeoutError, tls.SSLError) as error:
-            logger.info("leaf %s: no connection to %s: %s", leaf.name, host, error or "no answer in time")
-            if leaf._error is None and not leaf._closing:
-                self._machine.handle_dial_failed(leaf._now(), 0)
-                self.drain()
+            self._dial_failed(logging.INFO, str(error) or "no answer in time")
+
+    def _dial_failed(self, level: int, why: str) -> None:
+        leaf = self._leaf
+        logger.log(level, "leaf %s: no connection to %s: %s", leaf.name, leaf._broker[0], why)
+        if leaf._error is None and not leaf._closing:
+            self._machine.handle_dial_failed(leaf._now(), 0)
+            self.drain()
+
+    def not_secured(self, why: str) -> None:
+        """The handshake of a secured line has failed."""
+        self._dial_failed(logging.WARNING, why)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -599,7 +629,10 @@ class _Link(asyncio.Protocol):
         self._down.clear()
         self._life += 1
         self._input, self._order, self._owed, self._unpaid = b"", None, 0, 0
-        self._machine.handle_link_up(leaf._now(), 0, 0)
+        kind, who = machine.TRANSPORT_STREAM, 0
+        if leaf._identity is not None:
+            kind, who = machine.TRANSPORT_DATAGRAM, name_id(leaf._identity.hub)
+        self._machine.handle_link_up(leaf._now(), 0, 0, kind, who)
         self._machine.handle_writable(leaf._now(), 0, CREDIT_BYTES)
         self.drain()
 
@@ -626,12 +659,23 @@ class _Link(asyncio.Protocol):
     def abort(self) -> None:
         if self._dialling is not None:
             self._dialling.cancel()
+        if self._line is not None:
+            self._line.abort()
         if self._transport is not None:
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         self._input += data
         self._offer()
+
+    def frame_received(self, frame: bytes) -> None:
+        """A frame of a secured line, where frames may be lost: what is not taken of it now never comes."""
+        self._input = frame
+        self._offer()
+        order, self._order, self._input = self._order, None, b""
+        if order and self._is_up:
+            self._machine.handle_refused(self._leaf._now(), 0, order[0], _abi.FAILURE_CORRUPT)
+            self.drain()
 
     def resume_writing(self) -> None:
         self._pay()
@@ -866,6 +910,8 @@ class _Link(asyncio.Protocol):
         self._leaf._fail(ReplcoreError(f"leaf {self._leaf.name!r}: a broken invariant, please report it: {reason}"))
 
 
+NOISE = "noise:"
+
 _ORDERS = {
     OutputKind.SEND: _Link._send,
     OutputKind.SEND_RECORDS: _Link._send_records,
@@ -892,7 +938,7 @@ _ORDERS = {
 _REFUSED = {
     Refuse.VERSION: "no version in common; update the older of the two",
     Refuse.NAME: "its name is not a name",
-    Refuse.IDENTITY: "its certificate does not carry its name",
+    Refuse.IDENTITY: "its certificate or key is not for its name",
     Refuse.NAME_IN_USE: "a live leaf has this name; give each leaf its own",
     Refuse.COLLISION: "two names with one identity; rename one",
     Refuse.FULL: "its table of leaves is full; raise the hub's limit",
@@ -934,5 +980,5 @@ def _parse_broker(broker: str) -> Tuple[str, Optional[int]]:
         return broker[len("unix:"):], None
     host, _, port = broker.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ValueError(f"broker {broker!r}: give host:port, such as localhost:8080, or unix:/path")
+        raise ValueError(f"broker {broker!r}: give host:port, such as localhost:8080, unix:/path, or noise:host:port")
     return host.strip("[]"), int(port)
