@@ -67,7 +67,10 @@ __attribute__((section(".vectors"), used)) const struct vectors vectors = {
 
 /* ---- The console of the emulator ---- */
 
-enum { SEMIHOSTING_OPEN = 0x01, SEMIHOSTING_WRITE = 0x05, SEMIHOSTING_EXIT = 0x20, OPEN_TO_WRITE = 4 };
+enum {
+  SEMIHOSTING_OPEN = 0x01, SEMIHOSTING_CLOSE = 0x02, SEMIHOSTING_WRITE = 0x05, SEMIHOSTING_READ = 0x06,
+  SEMIHOSTING_EXIT = 0x20, OPEN_TO_READ = 1, OPEN_TO_WRITE = 4
+};
 
 static uint32_t semihosting(uint32_t operation, const void *arguments)
 {
@@ -109,6 +112,16 @@ void board_start(void)
 }
 
 uint64_t board_random(void) { return (uint64_t)TICK_VALUE << 32 | CLOCK_HZ; }
+
+void board_entropy(uint8_t *out, size_t len)
+{
+  static const char file[] = "/dev/urandom";
+  const uint32_t open[3] = { (uint32_t)file, OPEN_TO_READ, sizeof file - 1 };
+  const uint32_t handle = semihosting(SEMIHOSTING_OPEN, open);
+  const uint32_t read[3] = { handle, (uint32_t)out, len };
+  if (semihosting(SEMIHOSTING_READ, read) != 0) board_fail("no randomness"); /* bytes that are missing */
+  semihosting(SEMIHOSTING_CLOSE, &handle);
+}
 
 uint64_t board_now_us(void)
 {

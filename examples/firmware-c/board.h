@@ -10,6 +10,9 @@ void board_start(void);
 /* A number that should differ from start to start. This board has no source of such numbers, so it is
  * mostly the same; the log's epoch tells the starts apart. */
 uint64_t board_random(void);
+/* Bytes that nobody can guess. This board has no source of such bytes either: they are those of the machine
+ * that the emulator runs on. */
+void board_entropy(uint8_t *out, size_t len);
 uint64_t board_now_us(void); /* since the start */
 
 /* Takes a byte that the port has; 0 when it has none. */

@@ -2,7 +2,7 @@
  * and keeps both in a log on flash, so that no reading is lost or doubled and no command is carried out
  * twice, whenever the power or the line fails. No heap. examples/firmware is the same in Rust.
  *
- * The link is a serial line with COBS frames. Commands are messages that the hub has for this leaf; their
+ * The link is a serial line with COBS frames, sealed when noise.c is linked. Commands are messages that the hub has for this leaf; their
  * body is text: `post N` for N more readings, `reset N` to lose the power when the Nth next word is
  * written to flash, `stack` to say how much stack was used. A reading's body is its number, how many
  * commands were carried out before it, and a digest of them in order. */
@@ -12,12 +12,14 @@
 
 #include "board.h"
 #include "flash.h"
+#include "line.h"
 #include "log.h"
 #include "replcore.h"
 
 enum {
   FRAME_MAX = 512,                      /* the least that the protocol allows */
-  PACKET_MAX = FRAME_MAX + 16,          /* replcore_cobs_encoded_max(FRAME_MAX), and one byte */
+  SEALED_MAX = FRAME_MAX + LINE_OVERHEAD_MAX,
+  PACKET_MAX = SEALED_MAX + 16,         /* replcore_cobs_encoded_max(SEALED_MAX), and one byte */
   COMMAND_MAX = 192,                    /* longest record of a command that is carried out */
   LEAF_BYTES = 3584,                    /* replcore_leaf_memory() at least */
   READ_MAX = 1024,                      /* bytes of the line in one turn */
@@ -30,10 +32,13 @@ static uint64_t own_id;
 static uint8_t leaf_memory[LEAF_BYTES] __attribute__((aligned(8)));
 static replcore_machine *leaf;
 static replcore_cobs_decoder decoder;
-static uint8_t frame[FRAME_MAX + 4];    /* that arrives; with its checksum */
+static uint8_t came[SEALED_MAX + 4];    /* the packet that arrives; with its checksum */
+static const uint8_t *frame;            /* that is in it */
 static size_t frame_len, frame_at;      /* and how much of it is done with */
 static uint8_t out[FRAME_MAX], packet[PACKET_MAX];
 static int connected;
+static uint64_t answer_due;             /* when a link that was begun has failed; 0 when none was */
+static uint32_t dial;
 static int line_begun;                  /* what noise or a reset had begun on the line is ended */
 static int watching = -1;               /* the stream that sends the readings */
 
@@ -129,15 +134,33 @@ static int post_reading(void)
   return 1;
 }
 
-/* Writes a frame to the line and gives its credit back: what is written is out. */
-static void send(const uint8_t *bytes, size_t len)
+static void link_down(void)
+{
+  connected = 0, watching = -1, part_len = 0, frame_len = frame_at = 0;
+  line_end();
+  check("link down", replcore_handle_link_down(leaf, board_now_us(), 0));
+}
+
+static void write_packet(const uint8_t *bytes, size_t len)
 {
   size_t written, lead = line_begun ? 0 : 1;
-  if (!connected) return;
   packet[0] = 0;
   check("packet", replcore_cobs_encode(bytes, len, packet + lead, sizeof packet - lead, &written));
   board_send(packet, lead + written);
   line_begun = 1;
+}
+
+/* Writes a frame to the line and gives its credit back: what is written is out. */
+static void send(const uint8_t *bytes, size_t len)
+{
+  size_t sealed_len;
+  if (!connected) return;
+  const uint8_t *sealed = line_seal(bytes, len, &sealed_len);
+  if (sealed == NULL) {
+    link_down();
+    return;
+  }
+  write_packet(sealed, sealed_len);
   check("writable", replcore_handle_writable(leaf, board_now_us(), 0, (uint32_t)len));
 }
 
@@ -266,17 +289,33 @@ static void go_on(const replcore_output *o, uint64_t position)
 /* ---- The link and the loop ---- */
 
 /* The line is always there: what is called a link is only what both ends know of each other. */
-static void link_up(uint32_t dial)
+static void link_up(void)
 {
-  connected = 1, line_begun = 0;
-  check("link up", replcore_handle_link_up(leaf, board_now_us(), 0, dial, REPLCORE_TRANSPORT_DATAGRAM, 0));
-  check("writable", replcore_handle_writable(leaf, board_now_us(), 0, FRAME_MAX));
+  uint64_t now = board_now_us();
+  connected = 1, answer_due = 0;
+  check("link up", replcore_handle_link_up(leaf, now, 0, dial, REPLCORE_TRANSPORT_DATAGRAM, line_peer()));
+  check("writable", replcore_handle_writable(leaf, now, 0, FRAME_MAX));
 }
 
-static void link_down(void)
+static void begin_link(void)
 {
-  connected = 0, watching = -1, part_len = 0, frame_len = frame_at = 0;
-  check("link down", replcore_handle_link_down(leaf, board_now_us(), 0));
+  size_t len;
+  const uint8_t *start = line_begin(&len);
+  line_begun = 0;
+  if (len == 0) {
+    link_up();
+    return;
+  }
+  write_packet(start, len);
+  answer_due = board_now_us() + LINE_ANSWER_US;
+}
+
+static void give_up_on_answer(void)
+{
+  if (answer_due == 0 || board_now_us() < answer_due) return;
+  answer_due = 0;
+  line_end();
+  check("dial failed", replcore_handle_dial_failed(leaf, board_now_us(), dial));
 }
 
 static void answer(const replcore_output *o)
@@ -318,7 +357,7 @@ static void drain(void)
     case REPLCORE_OUTPUT_KIND_ASK_INBOUND:
     case REPLCORE_OUTPUT_KIND_ASK_PLACE:
     case REPLCORE_OUTPUT_KIND_ASK_OUTBOUND: answer(&o); break;
-    case REPLCORE_OUTPUT_KIND_DIAL: link_up(o.dial); break;
+    case REPLCORE_OUTPUT_KIND_DIAL: dial = o.dial, begin_link(); break;
     case REPLCORE_OUTPUT_KIND_HANGUP: link_down(); break;
     case REPLCORE_OUTPUT_KIND_RESUME:
     case REPLCORE_OUTPUT_KIND_EVENT: break;
@@ -327,18 +366,29 @@ static void drain(void)
   }
 }
 
-/* Takes what the line has, frame by frame. */
+static void take_frame(size_t at, size_t len)
+{
+  if (!connected) return;
+  frame = came + at, frame_len = len, frame_at = 0;
+  check("recv", replcore_handle_recv(leaf, board_now_us(), 0, frame, len, &frame_at));
+  drain();
+  frame_len = frame_at = 0; /* what is not taken of a datagram is gone */
+}
+
+/* Takes what the line has, packet by packet. */
 static void receive(void)
 {
   uint8_t byte;
-  size_t taken, len;
+  size_t taken, len, at, frame_bytes;
   for (uint32_t i = 0; i < READ_MAX && board_receive(&byte); i++) {
-    check("line", replcore_cobs_take(&decoder, &byte, 1, frame, sizeof frame, &taken, &len));
-    if (len == SIZE_MAX || !connected) continue;
-    frame_len = len, frame_at = 0;
-    check("recv", replcore_handle_recv(leaf, board_now_us(), 0, frame, len, &frame_at));
-    drain();
-    frame_len = frame_at = 0; /* what is not taken of a datagram is gone */
+    check("line", replcore_cobs_take(&decoder, &byte, 1, came, sizeof came, &taken, &len));
+    if (len == SIZE_MAX) continue;
+    switch (line_take(came, len, &at, &frame_bytes)) {
+    case LINE_UP: link_up(), drain(); break;
+    case LINE_DOWN: if (connected) link_down(), drain(); break;
+    case LINE_FRAME: take_frame(at, frame_bytes); break;
+    case LINE_NOTHING: break;
+    }
   }
 }
 
@@ -360,7 +410,7 @@ int main(void)
 {
   board_start();
   if (replcore_abi() != REPLCORE_ABI) board_fail("library and header differ");
-  if (replcore_cobs_encoded_max(FRAME_MAX) + 1 > PACKET_MAX) board_fail("PACKET_MAX is too small");
+  if (replcore_cobs_encoded_max(SEALED_MAX) + 1 > PACKET_MAX) board_fail("PACKET_MAX is too small");
   check(NAME, replcore_name_id(NAME, &own_id));
   log_open(board_random());
   begin();
@@ -368,6 +418,7 @@ int main(void)
   board_paint_stack(); /* what the start needed does not count any more */
   for (;;) {
     int posted = post_reading();
+    give_up_on_answer();
     check("time", replcore_handle_timeout(leaf, board_now_us()));
     drain();
     receive();

@@ -1,12 +1,16 @@
 //! Links without TLS whose packets only the two ends can read.
 
+mod end;
+
 use core::ffi::{c_char, c_void};
 
 use replcore_core::stream::Name;
 use replcore_core::transport::noise::{
-    Channel, HANDSHAKE_BYTES_MAX, HEAD_BYTES, Identity, Initiator, KEY_BYTES, Kind, OVERHEAD_BYTES,
-    PublicKey, Refused, Responder, SecretKey, Start, Took,
+    HANDSHAKE_BYTES_MAX, HEAD_BYTES, Identity, KEY_BYTES, Kind, OVERHEAD_BYTES, PublicKey,
+    SecretKey, Start,
 };
+
+use self::end::{Answers, Begins, End};
 
 use super::check::{bytes, bytes_mut, reference_mut, sized, text};
 use super::machine::{Memory, bytes_of_machine, part};
@@ -114,103 +118,7 @@ pub struct replcore_noise_taken {
     pub len: usize,
 }
 
-enum End {
-    Begins(Begins),
-    Answers(Answers),
-}
-
-/// The end that begins, and what of it was refused before.
-struct Begins {
-    phase: Phase,
-    refused: u32,
-}
-
-#[expect(clippy::large_enum_variant, reason = "there is one in a line, and no heap")]
-enum Phase {
-    Closed,
-    Begun(Initiator),
-    Open(Channel),
-}
-
-#[derive(Default)]
-struct Answers {
-    responder: Responder,
-    made: Option<Answer>,
-}
-
-/// An answer that was made, and does not count yet.
-struct Answer {
-    channel: Channel,
-    start: [u8; HANDSHAKE_BYTES_MAX],
-    start_bytes: usize,
-}
-
 const NOISE: u64 = u64::from_le_bytes(*b"replnois");
-
-impl Begins {
-    fn take(&mut self, packet: &mut [u8]) -> replcore_noise_taken {
-        match &mut self.phase {
-            Phase::Open(_) if Kind::of(packet) == Some(Kind::Unknown) => {
-                of_kind(REPLCORE_NOISE_LOST)
-            }
-            Phase::Open(channel) => channel.open(packet).map_or_else(refused, frame),
-            // What is left over from an earlier link is no answer, and does no harm.
-            Phase::Begun(_) if Kind::of(packet) != Some(Kind::Answer) => {
-                refused(Refused::Malformed)
-            }
-            Phase::Begun(initiator) => match initiator.finish(packet) {
-                Ok(channel) => {
-                    self.phase = Phase::Open(channel);
-                    of_kind(REPLCORE_NOISE_UP)
-                }
-                Err(error) => {
-                    self.refused = self.refused.saturating_add(1);
-                    if error == Refused::Forged {
-                        self.phase = Phase::Closed;
-                    }
-                    refused(error)
-                }
-            },
-            Phase::Closed => refused(Refused::Malformed),
-        }
-    }
-
-    fn refused(&self) -> u32 {
-        match &self.phase {
-            Phase::Open(channel) => self.refused.saturating_add(channel.refused()),
-            Phase::Closed | Phase::Begun(_) => self.refused,
-        }
-    }
-
-    fn close(&mut self) {
-        self.refused = self.refused();
-        self.phase = Phase::Closed;
-    }
-}
-
-fn of_kind(kind: u32) -> replcore_noise_taken {
-    replcore_noise_taken { kind, ..Default::default() }
-}
-
-fn frame(place: core::ops::Range<usize>) -> replcore_noise_taken {
-    let (at, len) = (place.start, place.len());
-    replcore_noise_taken { at, len, ..of_kind(REPLCORE_NOISE_FRAME) }
-}
-
-fn refused(why: Refused) -> replcore_noise_taken {
-    let reason = match why {
-        Refused::Forged => REPLCORE_NOISE_FORGED,
-        Refused::Replayed => REPLCORE_NOISE_REPLAYED,
-        _ => REPLCORE_NOISE_MALFORMED,
-    };
-    replcore_noise_taken { reason, ..of_kind(REPLCORE_NOISE_REFUSED) }
-}
-
-impl From<Refused> for replcore_status {
-    fn from(why: Refused) -> Self {
-        if why == Refused::Malformed { Self::Malformed } else { Self::Forged }
-    }
-}
 
 /// The end of a line behind a pointer of the program.
 ///
@@ -273,7 +181,7 @@ pub unsafe extern "C" fn replcore_noise_init(
         // SAFETY: as the caller promises.
         let made = unsafe { reference_mut(made) }?;
         let end = match end {
-            REPLCORE_NOISE_BEGINS => End::Begins(Begins { phase: Phase::Closed, refused: 0 }),
+            REPLCORE_NOISE_BEGINS => End::Begins(Begins::new()),
             REPLCORE_NOISE_ANSWERS => End::Answers(Answers::default()),
             _ => return Err(replcore_status::Value),
         };
@@ -327,10 +235,7 @@ pub unsafe extern "C" fn replcore_noise_start(
         let (random, out) = unsafe { (key(random)?, room(out, cap)?) };
         // SAFETY: as the caller promises.
         let written = unsafe { reference_mut(written) }?;
-        begins.close();
-        let (initiator, length) = Initiator::start(&identity, random, out);
-        begins.phase = Phase::Begun(initiator);
-        *written = length;
+        *written = begins.start(&identity, random, out);
         Ok(())
     })())
 }
@@ -374,29 +279,7 @@ pub unsafe extern "C" fn replcore_noise_take(
         let (end, packet) = unsafe { (end(line)?, bytes_mut(packet, len)?) };
         // SAFETY: as the caller promises.
         let taken = unsafe { reference_mut(taken) }?;
-        *taken = match end {
-            End::Begins(begins) => begins.take(packet),
-            End::Answers(answers) => {
-                // A name stands behind kind, version and its length.
-                const NAME_AT: usize = 3;
-                match answers.responder.take(packet) {
-                    Took::Start(start) => match start.name() {
-                        Some(name) => replcore_noise_taken {
-                            at: NAME_AT,
-                            len: name.as_str().len(),
-                            ..of_kind(REPLCORE_NOISE_START)
-                        },
-                        None => of_kind(REPLCORE_NOISE_START),
-                    },
-                    Took::First(place) => {
-                        replcore_noise_taken { kind: REPLCORE_NOISE_FIRST, ..frame(place) }
-                    }
-                    Took::Frame(place) => frame(place),
-                    Took::Unknown => of_kind(REPLCORE_NOISE_UNKNOWN),
-                    Took::Refused(why) => refused(why),
-                }
-            }
-        };
+        *taken = end.take(packet);
         Ok(())
     })())
 }
@@ -429,7 +312,7 @@ pub unsafe extern "C" fn replcore_noise_answer_shared(
         let (out, written) = unsafe { (room(out, cap)?, reference_mut(written)?) };
         let start = Start::parse(packet)?;
         let (channel, length) = start.answer_shared(&SecretKey::new(shared_key), random, out)?;
-        answers.made = Some(Answer::new(channel, packet));
+        answers.made(channel, packet);
         *written = length;
         Ok(())
     })())
@@ -465,20 +348,11 @@ pub unsafe extern "C" fn replcore_noise_answer_pinned(
         let shown = unsafe { bytes_mut(shown, KEY_BYTES) }?;
         let start = Start::parse(packet)?;
         let (channel, who, length) = start.answer_pinned(&SecretKey::new(own_key), random, out)?;
-        answers.made = Some(Answer::new(channel, packet));
+        answers.made(channel, packet);
         shown.copy_from_slice(&who.0);
         *written = length;
         Ok(())
     })())
-}
-
-impl Answer {
-    /// `packet` is a start packet.
-    fn new(channel: Channel, packet: &[u8]) -> Self {
-        let mut start = [0; HANDSHAKE_BYTES_MAX];
-        start[..packet.len()].copy_from_slice(packet);
-        Self { channel, start, start_bytes: packet.len() }
-    }
 }
 
 /// ANSWERS: the answer that was made last counts: its link is up once the other end is heard of. REFUSED
@@ -490,11 +364,7 @@ impl Answer {
 pub unsafe extern "C" fn replcore_noise_answered(line: *mut replcore_noise) -> replcore_status {
     status((|| {
         // SAFETY: as the caller promises.
-        let answers = unsafe { answers(line) }?;
-        let answer = answers.made.take().ok_or(replcore_status::Refused)?;
-        let start = Start::parse(&answer.start[..answer.start_bytes])?;
-        answers.responder.answered(&start, answer.channel);
-        Ok(())
+        unsafe { answers(line) }?.answered()
     })())
 }
 
@@ -507,9 +377,7 @@ pub unsafe extern "C" fn replcore_noise_answered(line: *mut replcore_noise) -> r
 pub unsafe extern "C" fn replcore_noise_refuse(line: *mut replcore_noise) -> replcore_status {
     status((|| {
         // SAFETY: as the caller promises.
-        let answers = unsafe { answers(line) }?;
-        answers.made = None;
-        answers.responder.refuse();
+        unsafe { answers(line) }?.refuse();
         Ok(())
     })())
 }
@@ -536,14 +404,7 @@ pub unsafe extern "C" fn replcore_noise_seal(
         if packet.len().checked_sub(OVERHEAD_BYTES).is_none_or(|room| room < frame_len) {
             return Err(replcore_status::Short);
         }
-        let sealed = match end {
-            End::Begins(Begins { phase: Phase::Open(channel), .. }) => {
-                channel.seal(packet, frame_len)
-            }
-            End::Begins(_) => None,
-            End::Answers(answers) => answers.responder.seal(packet, frame_len),
-        };
-        *written = sealed.ok_or(replcore_status::Refused)?;
+        *written = end.seal(packet, frame_len).ok_or(replcore_status::Refused)?;
         Ok(())
     })())
 }
@@ -555,11 +416,7 @@ pub unsafe extern "C" fn replcore_noise_seal(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn replcore_noise_refused(line: *mut replcore_noise) -> u32 {
     // SAFETY: as the caller promises.
-    match unsafe { end(line) } {
-        Ok(End::Begins(begins)) => begins.refused(),
-        Ok(End::Answers(answers)) => answers.responder.refused(),
-        Err(_) => 0,
-    }
+    unsafe { end(line) }.map_or(0, |end| end.refused())
 }
 
 /// Forgets the link and clears its keys. The end of ANSWERS counts refused packets from 0 again.
@@ -570,10 +427,7 @@ pub unsafe extern "C" fn replcore_noise_refused(line: *mut replcore_noise) -> u3
 pub unsafe extern "C" fn replcore_noise_forget(line: *mut replcore_noise) -> replcore_status {
     status((|| {
         // SAFETY: as the caller promises.
-        match unsafe { end(line) }? {
-            End::Begins(begins) => begins.close(),
-            End::Answers(answers) => *answers = Answers::default(),
-        }
+        unsafe { end(line) }?.forget();
         Ok(())
     })())
 }

@@ -7,7 +7,7 @@ use clatter::bytearray::{ByteArray, SensitiveByteArray};
 use clatter::error::DhResult;
 use clatter::rand_core::{self, CryptoRng, RngCore};
 use clatter::traits::{CryptoComponent, Dh, Rng};
-use x25519_dalek::StaticSecret;
+use x25519_dalek::{StaticSecret, X25519_BASEPOINT_BYTES};
 
 /// Bytes of every key.
 pub const KEY_BYTES: usize = 32;
@@ -79,7 +79,10 @@ impl Dh for X25519 {
     }
 
     fn pubkey(secret: &Self::PrivateKey) -> Self::PubKey {
-        x25519_dalek::PublicKey::from(&StaticSecret::from(**secret)).to_bytes()
+        // By the ladder that `dh` takes: the crate's own way is faster only with its table, and without it
+        // 1.9 KB of code and 0.9 KB of stack more.
+        let base = X25519_BASEPOINT_BYTES.into();
+        StaticSecret::from(**secret).diffie_hellman(&base).to_bytes()
     }
 
     fn dh(secret: &Self::PrivateKey, public: &Self::PubKey) -> DhResult<Self::Output> {

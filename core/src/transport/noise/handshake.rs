@@ -219,9 +219,7 @@ fn answer(mut noise: Noise, out: &mut [u8]) -> Result<(Channel, usize), Refused>
 
 /// `NNpsk0`: whoever takes part has the key.
 fn shared(begins: bool, head: &[u8], key: &SecretKey, ephemeral: &SecretKey) -> Noise {
-    let mut noise = begin(noise_nn_psk0(), begins, head, None, ephemeral, None);
-    noise.push_psk(key.as_bytes());
-    noise
+    begin(noise_nn_psk0(), begins, head, None, ephemeral, None, Some(key))
 }
 
 /// `IK`: the one that begins knows the other's public key, and sends its own.
@@ -232,7 +230,7 @@ fn pinned(
     ephemeral: &SecretKey,
     hub: Option<PublicKey>,
 ) -> Noise {
-    begin(noise_ik(), begins, head, Some(own), ephemeral, hub)
+    begin(noise_ik(), begins, head, Some(own), ephemeral, hub, None)
 }
 
 fn begin(
@@ -242,6 +240,7 @@ fn begin(
     own: Option<&SecretKey>,
     ephemeral: &SecretKey,
     hub: Option<PublicKey>,
+    key: Option<&SecretKey>,
 ) -> Noise {
     let mut prologue = [0; PROLOGUE.len() + SHARED_HEAD_BYTES + NAME_BYTES_MAX];
     let bytes = PROLOGUE.len() + head.len();
@@ -258,5 +257,9 @@ fn begin(
         None,
     );
     // Both patterns are of Diffie and Hellman's kind, and have the keys that they take.
-    noise.unwrap_or_else(|_| unreachable!("the patterns are constants"))
+    let Ok(mut noise) = noise else { unreachable!("the patterns are constants") };
+    if let Some(key) = key {
+        noise.push_psk(key.as_bytes());
+    }
+    noise
 }
