@@ -245,7 +245,8 @@ impl core::fmt::Display for Failure {
 }
 
 /// Why a receiver will not get a range of a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum SkipReason {
     /// Its time to live ended before it was sent.
@@ -260,6 +261,7 @@ pub enum SkipReason {
     /// acknowledged before.
     Forgotten,
 }
+crate::wire::payload::choice!(SkipReason { Expired, Dropped, Purged, Lost, Forgotten });
 
 /// What a machine asks of the store. The answer comes as [`Input::Answer`], now or later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,7 +21,7 @@ use crate::link::{Link, LinkSettings, LinkStats, Local, Upcall, link_of};
 use crate::rng::Rng;
 use crate::stream::{Address, Epoch, Name, NodeId, Position};
 use crate::time::Instant;
-use crate::wire::{self, ByeReason, RefuseReason, Role};
+use crate::wire::{self, ByeReason, RefuseReason, Role, Text};
 
 /// A consumer that a client reads as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,12 +88,12 @@ impl LeafConfig {
         Local {
             register: wire::Register {
                 lease_ms: self.lease.lease_ms,
-                address: self.address.as_ref().map_or("", |address| address.as_str()),
-                queues: [self.extra_queue.as_ref().map_or("", |queue| queue.as_str())],
+                address: self.address.as_ref().map(Text::from).unwrap_or_default(),
+                queues: [self.extra_queue.as_ref().map(Text::from).unwrap_or_default()],
             },
             subscribe: self.consumer.as_ref().map(|consumer| wire::Subscribe {
-                consumer: consumer.name.as_str(),
-                message_type: consumer.message_type.as_ref().map_or("", |text| text.as_str()),
+                consumer: Text::from(&consumer.name),
+                message_type: consumer.message_type.as_ref().map(Text::from).unwrap_or_default(),
                 from_start: consumer.from_start,
             }),
         }

@@ -49,10 +49,9 @@ impl fmt::Display for NameError {
 
 impl core::error::Error for NameError {}
 
-/// The bytes of `text` and how many: those of a name, or else any visible ASCII. A flag and not
+/// The bytes of a text and how many: those of a name, or else any visible ASCII. A flag and not
 /// a function, because a constant cannot be made through a function pointer.
-const fn bounded(text: &str, is_name: bool) -> Result<([u8; NAME_BYTES_MAX], u8), NameError> {
-    let source = text.as_bytes();
+const fn bounded(source: &[u8], is_name: bool) -> Result<([u8; NAME_BYTES_MAX], u8), NameError> {
     if source.is_empty() {
         return Err(NameError::Empty);
     }
@@ -79,17 +78,33 @@ const fn bounded(text: &str, is_name: bool) -> Result<([u8; NAME_BYTES_MAX], u8)
 
 impl Name {
     /// The name `text`.
+    ///
+    /// # Errors
+    /// The text is empty, too long, or has a byte that no name has.
     pub const fn new(text: &str) -> Result<Self, NameError> {
+        Self::from_bytes(text.as_bytes())
+    }
+
+    /// The name of these characters.
+    ///
+    /// # Errors
+    /// There are none or too many, or there is one that no name has.
+    pub const fn from_bytes(text: &[u8]) -> Result<Self, NameError> {
         match bounded(text, true) {
             Ok((bytes, len)) => Ok(Self { bytes, len }),
             Err(error) => Err(error),
         }
     }
 
+    /// The characters of the name.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
-        // Only ASCII gets past `new`.
-        core::str::from_utf8(&self.bytes[..usize::from(self.len)]).unwrap_or("")
+        // Only ASCII gets past `from_bytes`.
+        core::str::from_utf8(self.as_bytes()).unwrap_or("")
     }
 
     /// The identity of the node of this name.
@@ -147,15 +162,28 @@ impl Address {
     /// # Errors
     /// The text is empty, too long, or has a byte that is not visible ASCII.
     pub const fn new(text: &str) -> Result<Self, NameError> {
+        Self::from_bytes(text.as_bytes())
+    }
+
+    /// The address of these characters.
+    ///
+    /// # Errors
+    /// There are none or too many, or there is one that is not visible ASCII.
+    pub const fn from_bytes(text: &[u8]) -> Result<Self, NameError> {
         match bounded(text, false) {
             Ok((bytes, len)) => Ok(Self { bytes, len }),
             Err(error) => Err(error),
         }
     }
 
+    /// The characters of the address.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+
     /// The address as text.
     pub fn as_str(&self) -> &str {
-        core::str::from_utf8(&self.bytes[..usize::from(self.len)]).unwrap_or("")
+        core::str::from_utf8(self.as_bytes()).unwrap_or("")
     }
 }
 
@@ -197,19 +225,8 @@ pub struct QueueId(pub u64);
 /// A life of a node's log: from one start of the node to the next. The high 16 bits count lives,
 /// the low 16 bits are random, so that a log that was set back to an older copy does not live a
 /// life again that others remember. Epochs are told apart, not ordered.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    serde::Serialize,
-    serde::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Epoch(pub u32);
 
@@ -228,7 +245,8 @@ impl Epoch {
 }
 
 /// How a queue stood when a life of its log ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Life {
     /// The life.
@@ -263,19 +281,8 @@ pub fn place_after(
 pub struct Seq(pub u64);
 
 /// A place in a stream: the number of entries before it. Dense, starts at 0.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    serde::Serialize,
-    serde::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Position(pub u64);
 

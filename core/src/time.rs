@@ -32,6 +32,8 @@ impl Instant {
     }
 
     /// This point moved `ms` milliseconds later, never past [`Instant::NEVER`].
+    // A device has no 64-bit arithmetic, and this in twenty places.
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     pub const fn plus_millis(self, ms: u64) -> Self {
         Self(self.0.saturating_add(ms.saturating_mul(1000)))
     }

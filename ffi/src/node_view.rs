@@ -253,9 +253,12 @@ pub unsafe extern "C" fn replcore_subscribe_read(
         // SAFETY: as the caller promises.
         let (data, subscribe) = unsafe { (bytes(data, len)?, reference_mut(subscribe)?) };
         let asked = wire::Subscribe::decode(data).ok_or(replcore_status::Malformed)?;
+        let text = |text: wire::Text<'_>| {
+            str::from_utf8(text.0).map(characters).map_err(|_| replcore_status::Malformed)
+        };
         *subscribe = replcore_subscribe {
-            consumer: characters(asked.consumer),
-            message_type: characters(asked.message_type),
+            consumer: text(asked.consumer)?,
+            message_type: text(asked.message_type)?,
             from_start: asked.from_start.into(),
         };
         Ok(())

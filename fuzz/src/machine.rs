@@ -263,19 +263,25 @@ impl<M: Machine<Event: PartialEq>> World<'_, M> {
         let control = match kind {
             0 => Control::Register(wire::Register {
                 lease_ms: self.choices.word().into(),
-                address: name,
-                queues: [names[usize::from(self.choices.byte()) % names.len()]],
+                address: name.into(),
+                queues: [names[usize::from(self.choices.byte()) % names.len()].into()],
             }),
             1 => Control::Lease(wire::Lease { lease_ms: self.choices.word().into() }),
             2 => Control::Subscribe(wire::Subscribe {
-                consumer: name,
-                message_type: "",
+                consumer: name.into(),
+                message_type: "".into(),
                 from_start: round == 0,
             }),
             3 | 4 => {
                 let placed = (self.choices.word() & 3 == 0).then_some(round);
                 let class = stream % 4;
-                Control::Open(wire::Open { queue: name, class, epoch, first: position, placed })
+                Control::Open(wire::Open {
+                    queue: name.into(),
+                    class,
+                    epoch,
+                    first: position,
+                    placed,
+                })
             }
             5 => Control::Resume(wire::Resume {
                 epoch,
@@ -340,7 +346,7 @@ impl<M: Machine<Event: PartialEq>> World<'_, M> {
             version_max: 1 + choice / 128,
             role,
             features: self.choices.byte().into(),
-            name,
+            name: name.into(),
             instance: self.choices.number(),
             epoch: EPOCH,
             frame_bytes_max: self.choices.number() as u32,

@@ -14,14 +14,13 @@
 //! cannot take a cluster over, however often it has elected itself. etcd does likewise (its cluster
 //! ID is a hash of the first members), without the mending.
 
-use serde::{Deserialize, Serialize};
-
 use super::slot::Foreign;
 use super::{Ballot, Election, ElectionSlot, TERM_JUMP_MAX, due, later};
 use crate::contract::{Key, RestoreError};
 use crate::rng::mix;
 use crate::stream::NodeId;
 use crate::time::Instant;
+use crate::wire::payload::{Reader, Writer, payload};
 use crate::wire::{ConfigurationId, MEMBER_BYTES, MEMBERS_MAX, MemberRole, Members};
 
 /// What a node is in a configuration.
@@ -109,19 +108,18 @@ const CHANGE_JUMP_MAX: u64 = 1 << 24;
 /// The format of what is stored.
 const FORMAT: u8 = 1;
 
-#[derive(Serialize, Deserialize)]
 struct BallotRecord {
     format: u8,
     term: u64,
     vote: u64,
 }
+payload!(BallotRecord { format, term, vote });
 
-#[derive(Serialize, Deserialize)]
 struct MembersRecord<'a> {
     format: u8,
-    #[serde(borrow)]
     members: Members<'a>,
 }
+payload!(MembersRecord<'a> { format, members });
 
 /// One member in the bytes of [`Members`].
 fn member_of(bytes: &[u8]) -> (NodeId, Membership) {
@@ -175,16 +173,15 @@ impl<S: AsRef<[ElectionSlot]> + AsMut<[ElectionSlot]>> Election<S> {
     /// Nothing has changed.
     pub fn restore(&mut self, key: Key, record: &[u8]) -> Result<(), RestoreError> {
         match key {
-            Key::Ballot => match postcard::from_bytes(record) {
-                Ok(BallotRecord { format: FORMAT, term, vote }) => {
+            Key::Ballot => match Reader::whole(record) {
+                Some(BallotRecord { format: FORMAT, term, vote }) => {
                     self.ballot = Stored::new(Ballot { term, vote: NodeId(vote) });
                     Ok(())
                 }
                 _ => Err(RestoreError::Malformed),
             },
             Key::Members => {
-                let Ok(MembersRecord { format: FORMAT, members }) = postcard::from_bytes(record)
-                else {
+                let Some(MembersRecord { format: FORMAT, members }) = Reader::whole(record) else {
                     return Err(RestoreError::Malformed);
                 };
                 if !self.is_sound(members.members) {
@@ -217,7 +214,7 @@ impl<S: AsRef<[ElectionSlot]> + AsMut<[ElectionSlot]>> Election<S> {
         let used = match key {
             Key::Ballot => {
                 let Ballot { term, vote } = self.ballot.value;
-                postcard::to_slice(&BallotRecord { format: FORMAT, term, vote: vote.0 }, buf)
+                Writer::whole(&BallotRecord { format: FORMAT, term, vote: vote.0 }, buf)
             }
             Key::Members => {
                 let mut bytes = [0; MEMBERS_MAX * MEMBER_BYTES];
@@ -225,11 +222,11 @@ impl<S: AsRef<[ElectionSlot]> + AsMut<[ElectionSlot]>> Election<S> {
                     configuration: self.configuration.value,
                     members: self.member_bytes(&mut bytes),
                 };
-                postcard::to_slice(&MembersRecord { format: FORMAT, members }, buf)
+                Writer::whole(&MembersRecord { format: FORMAT, members }, buf)
             }
             Key::Registration(_) | Key::Term(_) => return None,
         };
-        used.ok().map(|used| used.len())
+        used.ok()
     }
 
     /// The record of `key` is on its way to the disk.

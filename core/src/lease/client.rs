@@ -134,7 +134,7 @@ impl Dialer {
     /// A dial failed or a link has ended. `done`: it ended because there was nothing more to say.
     pub(crate) fn down(&mut self, now: Instant, done: bool, timing: &DialTiming, rng: &mut Rng) {
         if let DialState::Up(since) = self.state
-            && (done || now.millis_since(since) >= timing.stable_ms.into())
+            && (done || now >= since.plus_millis(timing.stable_ms.into()))
         {
             self.backoff.reset();
         }

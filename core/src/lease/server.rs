@@ -1,7 +1,5 @@
 //! The hub's side: the table of registered leaves.
 
-use serde::{Deserialize, Serialize};
-
 use crate::contract::{LinkId, RestoreError};
 use crate::link::TokenBucket;
 use crate::rng::Rng;
@@ -9,6 +7,7 @@ use crate::stream::{Address, Name, NodeId};
 use crate::time::Instant;
 use crate::timers::{Timer, Timers};
 use crate::wire::RefuseReason;
+use crate::wire::payload::{Reader, Writer, payload};
 
 /// How many may register at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +79,6 @@ pub struct Registration {
 }
 
 /// A registration as it is stored.
-#[derive(Serialize, Deserialize)]
 struct Stored<'a> {
     format: u8,
     name: &'a str,
@@ -89,6 +87,7 @@ struct Stored<'a> {
     address: &'a str,
     queue: &'a str,
 }
+payload!(Stored<'a> { format, name, instance, lease_ms, address, queue });
 
 const STORED_FORMAT: u8 = 1;
 
@@ -103,11 +102,11 @@ impl Registration {
             address: self.address.as_ref().map_or("", |address| address.as_str()),
             queue: self.queue.as_ref().map_or("", |queue| queue.as_str()),
         };
-        postcard::to_slice(&stored, buf).ok().map(|used| used.len())
+        Writer::whole(&stored, buf).ok()
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let stored: Stored<'_> = postcard::from_bytes(bytes).ok()?;
+        let stored: Stored<'_> = Reader::whole(bytes)?;
         (stored.format == STORED_FORMAT).then_some(())?;
         Some(Self {
             name: Name::new(stored.name).ok()?,

@@ -149,8 +149,8 @@ pub(crate) struct Link<const QUEUES: usize> {
     pub(crate) settled: bool,
     /// Nothing is taken from the other end before it has granted a lease: its term may be over.
     pub(crate) lease_first: bool,
-    /// What it took to get there, in milliseconds: at least two round trips for the dialler.
-    handshake_ms: u64,
+    /// When that was: at least two round trips after the link began, for the dialler.
+    settled_at: Instant,
     refuse: wire::Refuse,
     lease: wire::TermLease,
     bye: wire::Bye,
@@ -188,7 +188,7 @@ impl<const QUEUES: usize> Link<QUEUES> {
             round_trip_us: 0,
             settled: false,
             lease_first: false,
-            handshake_ms: 0,
+            settled_at: Instant::ZERO,
             refuse: wire::Refuse { reason: wire::RefuseReason::Busy, retry_after_ms: 0 },
             lease: wire::TermLease { lease_ms: 0, term: 0 },
             bye: wire::Bye { reason: wire::ByeReason::Done, retry_after_ms: 0 },
@@ -224,7 +224,7 @@ impl<const QUEUES: usize> Link<QUEUES> {
         self.round_trip_us = 0;
         self.settled = false;
         self.lease_first = false;
-        self.handshake_ms = 0;
+        self.settled_at = Instant::ZERO;
         self.refuse = wire::Refuse { reason: wire::RefuseReason::Busy, retry_after_ms: 0 };
         self.lease = wire::TermLease { lease_ms: 0, term: 0 };
         self.bye = wire::Bye { reason: wire::ByeReason::Done, retry_after_ms: 0 };
@@ -279,7 +279,7 @@ impl<const QUEUES: usize> Link<QUEUES> {
     pub(crate) fn settle(&mut self, now: Instant) {
         if !self.settled {
             self.settled = true;
-            self.handshake_ms = now.millis_since(self.opened_at);
+            self.settled_at = now;
             // The other end begins to send only now.
             self.moved_at = now;
         }
@@ -288,7 +288,9 @@ impl<const QUEUES: usize> Link<QUEUES> {
     /// In poll mode: when the link has been quiet for so long that nothing more is to come. On a
     /// slow line the other end needs a round trip before its first record is here.
     pub(crate) fn quiet_at(&self, linger_ms: u32) -> Instant {
-        self.moved_at.plus_millis(u64::from(linger_ms).max(2 * self.handshake_ms))
+        let handshake_us = self.settled_at.as_micros().saturating_sub(self.opened_at.as_micros());
+        let twice = Instant::from_micros(self.moved_at.as_micros() + 2 * handshake_us);
+        self.moved_at.plus_millis(linger_ms.into()).max(twice)
     }
 
     pub(crate) fn register(&mut self) {

@@ -139,7 +139,7 @@ impl<const QUEUES: usize> Link<QUEUES> {
             self.refuse(wire::RefuseReason::Version, 0);
             return None;
         }
-        let Ok(name) = Name::new(hello.name) else {
+        let Ok(name) = Name::from_bytes(hello.name.0) else {
             self.refuse(wire::RefuseReason::Name, 0);
             return None;
         };
@@ -214,7 +214,7 @@ impl<const QUEUES: usize> Link<QUEUES> {
     }
 
     fn open(&mut self, stream: u8, open: wire::Open<'_>) {
-        let (Some(peer), Ok(queue)) = (&self.peer, Name::new(open.queue)) else {
+        let (Some(peer), Ok(queue)) = (&self.peer, Name::from_bytes(open.queue.0)) else {
             return self.violation();
         };
         if usize::from(open.class) >= CLASSES {

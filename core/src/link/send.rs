@@ -112,7 +112,7 @@ impl<const QUEUES: usize> Link<QUEUES> {
                 version_max: wire::VERSION_MAX,
                 role: self.role,
                 features: settings.features,
-                name: settings.name.as_str(),
+                name: wire::Text::from(&settings.name),
                 instance: settings.instance,
                 epoch: settings.epoch.0,
                 frame_bytes_max: settings.frame_bytes_max,
@@ -160,11 +160,13 @@ impl<const QUEUES: usize> Link<QUEUES> {
         control: &Control<'_>,
         buf: &mut [u8],
     ) -> Option<Output<E>> {
-        let Some(len) = wire::encode_control_of_link(stream, control, buf) else {
-            let len = bytes_of(stream, control)?;
-            return (len as u32 <= self.credit_bytes).then_some(Output::NeedBuffer { len });
-        };
-        self.credit_bytes = self.credit_bytes.checked_sub(len as u32)?;
+        let encoded = wire::encode_control_of_link(stream, control, buf);
+        let (Ok(len) | Err(len)) = encoded;
+        let credit_bytes = self.credit_bytes.checked_sub(len as u32)?;
+        if encoded.is_err() {
+            return Some(Output::NeedBuffer { len });
+        }
+        self.credit_bytes = credit_bytes;
         self.said_at = now;
         Some(Output::Send { link: self.id, len })
     }
@@ -241,11 +243,11 @@ impl<const QUEUES: usize> Link<QUEUES> {
                 let query = Query::Place { queue, epoch: outbound.claimed, position };
                 (OutboundState::Placing, query, 0)
             } else {
-                let name = name?.as_str();
+                let name = name?.as_bytes();
                 let Some(space) = buf.get_mut(..name.len()) else {
                     return Some(Output::NeedBuffer { len: wire::CONTROL_FRAME_BYTES_MAX });
                 };
-                space.copy_from_slice(name.as_bytes());
+                space.copy_from_slice(name);
                 let query = Query::Outbound { link, stream: StreamIndex(stream as u8), queue };
                 (OutboundState::Asked, query, name.len())
             };
@@ -333,15 +335,6 @@ impl<const QUEUES: usize> Link<QUEUES> {
     }
 }
 
-/// The length of a control frame that a buffer was too short for. On its own, so that only who meets
-/// such a buffer has another one on the stack.
-#[cold]
-#[inline(never)]
-fn bytes_of(stream: u8, control: &Control<'_>) -> Option<usize> {
-    let mut whole = [0; wire::CONTROL_FRAME_BYTES_MAX];
-    wire::encode_control_of_link(stream, control, &mut whole)
-}
-
 /// What one stream number has to say next, of its incoming and its outgoing stream.
 fn next_stream_frame<'q>(
     inbound: &Inbound,
@@ -372,7 +365,7 @@ fn next_stream_frame<'q>(
     let outbound = outbound?;
     if outbound.state == OutboundState::Announce {
         return Some(Control::Open(wire::Open {
-            queue: queue?.as_str(),
+            queue: wire::Text::from(queue?),
             class: outbound.key.class,
             epoch: settings.epoch.0,
             first: outbound.placed.map_or(outbound.released, |_| outbound.cursor.position).0,

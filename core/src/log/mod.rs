@@ -10,6 +10,7 @@ mod crc;
 #[cfg(feature = "embedded-storage-03")]
 pub mod flash;
 pub mod record;
+mod utf8;
 
 /// A function that computes CRC-32C (Castagnoli, reflected, as in iSCSI) over bytes.
 ///

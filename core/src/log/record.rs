@@ -24,6 +24,7 @@
 
 use core::fmt;
 
+use super::utf8::is_utf8;
 use super::{Checksum, u16_at, u32_at, u64_at};
 use crate::stream::{CLASSES, Epoch, NodeId, RecordId, Seq};
 use crate::time::Stamp;
@@ -421,7 +422,7 @@ impl<'a> Record<'a> {
             }
             let length = 3 + usize::from(u16_at(rest, 1));
             let value = rest.get(3..length).ok_or(EntryError::Malformed)?;
-            let text = || core::str::from_utf8(value).is_ok();
+            let text = || is_utf8(value);
             let sound = match rest[0] {
                 tag::TYPE => value.len() <= TYPE_BYTES_MAX && text(),
                 tag::CONTENT_TYPE | tag::TO | tag::ORIGIN_NAME => {
@@ -429,7 +430,7 @@ impl<'a> Record<'a> {
                 }
                 tag::KEY | tag::IDEMPOTENCY_KEY => value.len() <= KEY_BYTES_MAX,
                 tag::EXPIRES => value.len() == 8,
-                tag::HEADER => split_header(value).is_some(),
+                tag::HEADER => split_header(value).is_some_and(|(name, _)| is_utf8(name)),
                 _ => true,
             };
             if !sound {
@@ -523,7 +524,10 @@ impl<'a> Record<'a> {
 
     /// Pairs of name and value for the applications.
     pub fn headers(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
-        self.attributes(tag::HEADER).filter_map(split_header)
+        self.attributes(tag::HEADER).filter_map(|header| {
+            let (name, value) = split_header(header)?;
+            Some((core::str::from_utf8(name).ok()?, value))
+        })
     }
 
     /// The name of the origin; empty when it was not given.
@@ -537,10 +541,10 @@ impl<'a> Record<'a> {
     }
 }
 
-fn split_header(value: &[u8]) -> Option<(&str, &[u8])> {
+fn split_header(value: &[u8]) -> Option<(&[u8], &[u8])> {
     let name_length = usize::from(u16::from_le_bytes([*value.first()?, *value.get(1)?]));
     let name = value.get(2..2 + name_length)?;
-    Some((core::str::from_utf8(name).ok()?, &value[2 + name_length..]))
+    Some((name, &value[2 + name_length..]))
 }
 
 #[cfg(test)]

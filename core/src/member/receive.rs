@@ -199,7 +199,7 @@ impl Member<'_> {
         if hello.version_min > wire::VERSION_MAX || hello.version_max < wire::VERSION_MIN {
             return self.refuse(id, RefuseReason::Version);
         }
-        let Ok(name) = Name::new(hello.name) else {
+        let Ok(name) = Name::from_bytes(hello.name.0) else {
             return self.refuse(id, RefuseReason::Name);
         };
         let node = name.node_id();

@@ -211,7 +211,7 @@ impl Member<'_> {
             version_max: wire::VERSION_MAX,
             role: Role::Member,
             features: 0,
-            name: self.config.name.as_str(),
+            name: wire::Text::from(&self.config.name),
             instance: self.config.instance,
             epoch: 0,
             frame_bytes_max: CALL_FRAME_BYTES_MAX,

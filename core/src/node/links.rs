@@ -7,7 +7,8 @@ use crate::contract::{
 use crate::lease::{Admission, Granted, HubTerm, REGISTRATION_BYTES_MAX, Registration};
 use crate::link::{Link, Local, Upcall, link_of};
 use crate::stream::{Address, Name, NodeId};
-use crate::wire::{self, ByeReason, QUEUES_MAX, RefuseReason, Role};
+use crate::wire::payload::Writer;
+use crate::wire::{self, ByeReason, QUEUES_MAX, RefuseReason, Role, Text};
 
 /// A registration that is being stored.
 #[derive(Clone, Copy, Debug)]
@@ -68,8 +69,8 @@ impl NodeConfig {
         Local {
             register: wire::Register {
                 lease_ms: self.register.lease_ms,
-                address: self.address.as_ref().map_or("", |address| address.as_str()),
-                queues: [self.extra_queue.as_ref().map_or("", |queue| queue.as_str())],
+                address: self.address.as_ref().map(Text::from).unwrap_or_default(),
+                queues: [self.extra_queue.as_ref().map(Text::from).unwrap_or_default()],
             },
             subscribe: None,
         }
@@ -293,8 +294,8 @@ impl Node<'_> {
             return self.refuse(id, RefuseReason::Role, 0);
         };
         let queue = match register.queues[0] {
-            "" => None,
-            text => match Name::new(text) {
+            Text(b"") => None,
+            Text(queue) => match Name::from_bytes(queue) {
                 Ok(name) => Some(name),
                 Err(_) => return self.refuse(id, RefuseReason::Name, 0),
             },
@@ -303,7 +304,7 @@ impl Node<'_> {
             name: peer.name,
             instance: peer.instance,
             lease_ms: register.lease_ms,
-            address: Address::new(register.address).ok(),
+            address: Address::from_bytes(register.address.0).ok(),
             queue,
         };
         match self.leases.register(self.now, &registration, &mut self.rng) {
@@ -387,10 +388,10 @@ impl Node<'_> {
         let slot = &mut self.links[id.0 as usize];
         let client = slot.link.peer.is_some_and(|peer| peer.role == Role::Client);
         let message_type = match subscribe.message_type {
-            "" => Ok(None),
-            text => Address::new(text).map(Some),
+            Text(b"") => Ok(None),
+            Text(message_type) => Address::from_bytes(message_type).map(Some),
         };
-        match (Name::new(subscribe.consumer), message_type, slot.reading) {
+        match (Name::from_bytes(subscribe.consumer.0), message_type, slot.reading) {
             (Ok(consumer), Ok(message_type), Reading::No) if client => {
                 let from_start = subscribe.from_start;
                 slot.reading = Reading::Ask { consumer, message_type, from_start };
@@ -417,12 +418,12 @@ impl Node<'_> {
     // Towards upstream hubs.
 
     /// What was dialled stands by for another hub.
-    fn redirected(&mut self, id: LinkId, address: &str) {
+    fn redirected(&mut self, id: LinkId, Text(address): Text<'_>) {
         let slot = &mut self.links[id.0 as usize];
         let Some(dial) = slot.dial else { return };
         self.dials[usize::from(dial)].dialer.redirect();
         let dial = DialIndex(dial);
-        match Address::new(address) {
+        match Address::from_bytes(address) {
             Ok(address) => self.redirected = Some((dial, address)),
             Err(_) => {
                 slot.tell(NodeEvent::UpstreamRefused { dial, reason: RefuseReason::Standby });
@@ -561,14 +562,14 @@ impl Node<'_> {
             return None;
         };
         let subscribe = wire::Subscribe {
-            consumer: consumer.as_str(),
-            message_type: message_type.as_ref().map_or("", |text| text.as_str()),
+            consumer: Text::from(&consumer),
+            message_type: message_type.as_ref().map(Text::from).unwrap_or_default(),
             from_start,
         };
-        let Ok(used) = postcard::to_slice(&subscribe, buf) else {
-            return Some(Output::NeedBuffer { len: wire::CONTROL_FRAME_BYTES_MAX });
+        let len = match Writer::whole(&subscribe, buf) {
+            Ok(len) => len,
+            Err(len) => return Some(Output::NeedBuffer { len }),
         };
-        let len = used.len();
         let token = self.next_token(owner);
         let slot = &mut self.links[owner as usize];
         slot.reading = Reading::Asked { consumer, token };

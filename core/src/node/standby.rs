@@ -2,7 +2,7 @@
 
 use crate::stream::Address;
 use crate::wire::{
-    self, Control, FEATURE_STANDBY, Frame, FrameError, Redirect, Refuse, RefuseReason,
+    self, Control, FEATURE_STANDBY, Frame, FrameError, Redirect, Refuse, RefuseReason, Text,
 };
 
 /// Answers who has dialled a hub that stands by, without a machine: the dialler is told where the hub is
@@ -31,7 +31,7 @@ pub fn turn_away(
     let refuse = |reason| Control::Refuse(Refuse { reason, retry_after_ms: 0 });
     let answer = match leader {
         _ if hello.features & FEATURE_STANDBY == 0 => refuse(RefuseReason::Busy),
-        Some(leader) => Control::Redirect(Redirect { address: leader.as_str() }),
+        Some(leader) => Control::Redirect(Redirect { address: Text::from(leader) }),
         None => refuse(RefuseReason::Standby),
     };
     Ok(Some(wire::encode_control(0, &answer, buf).unwrap_or(0)))

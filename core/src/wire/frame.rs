@@ -2,10 +2,8 @@
 
 use core::fmt;
 
-use postcard::ser_flavors::{Flavor as _, Slice};
-use serde::{Deserialize, Serialize};
-
 use super::message::Control;
+use super::payload::{Payload, Reader, Writer};
 use crate::log::{crc32c_of_frame, u32_at, u64_at};
 use crate::stream::{Cursor, Position};
 
@@ -184,7 +182,7 @@ pub(crate) fn decode_of_link(
 fn decode_as<'a>(
     bytes: &'a [u8],
     frame_bytes_max: u32,
-    read_control: impl FnOnce(u8, &mut Payload<'a>) -> Option<postcard::Result<Control<'a>>>,
+    read_control: impl FnOnce(u8, &mut Reader<'a>) -> Option<Control<'a>>,
 ) -> Result<Option<(Frame<'a>, usize)>, FrameError> {
     let Some((head, rest)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
         return Ok(None);
@@ -214,11 +212,9 @@ fn decode_as<'a>(
             Frame::Call { call: Call { id: u32_at(body, 0), reply: number == kind::REPLY }, len }
         }
         _ => {
-            let mut payload = Payload::from_bytes(body);
+            let mut payload = Reader::new(body);
             let control = read_control(number, &mut payload).ok_or(FrameError::Type(number))?;
-            let control = control.map_err(|_| FrameError::Payload)?;
-            // All of it was read, or it is not what it says.
-            if !payload.finalize().is_ok_and(|rest| rest.is_empty()) {
+            if !payload.is_done() {
                 return Err(FrameError::Payload);
             }
             Frame::Control { stream, control }
@@ -241,53 +237,44 @@ fn decode_records(body: &[u8]) -> Records {
     }
 }
 
-/// What the payload of a control frame is read from.
-type Payload<'de> = postcard::Deserializer<'de, postcard::de_flavors::Slice<'de>>;
-
 /// Reads a control frame of a type; `None` when there is no such type.
-fn read_control<'de>(
-    number: u8,
-    payload: &mut Payload<'de>,
-) -> Option<postcard::Result<Control<'de>>> {
+fn read_control<'a>(number: u8, payload: &mut Reader<'a>) -> Option<Control<'a>> {
     Some(match number {
-        kind::CLUSTER => Deserialize::deserialize(payload).map(Control::Cluster),
-        kind::VOTE_REQUEST => Deserialize::deserialize(payload).map(Control::VoteRequest),
-        kind::VOTE_ANSWER => Deserialize::deserialize(payload).map(Control::VoteAnswer),
-        kind::HEARTBEAT => Deserialize::deserialize(payload).map(Control::Heartbeat),
-        kind::HEARTBEAT_ANSWER => Deserialize::deserialize(payload).map(Control::HeartbeatAnswer),
-        kind::MEMBERS => Deserialize::deserialize(payload).map(Control::Members),
-        kind::HAND_OVER => Deserialize::deserialize(payload).map(Control::HandOver),
-        kind::GOSSIP => Deserialize::deserialize(payload).map(Control::Gossip),
-        kind::DIGEST => Deserialize::deserialize(payload).map(Control::Digest),
-        kind::ENTRY => Deserialize::deserialize(payload).map(Control::Entry),
-        kind::PROBE => Deserialize::deserialize(payload).map(Control::Probe),
-        kind::PROBE_ANSWER => Deserialize::deserialize(payload).map(Control::ProbeAnswer),
-        kind::ASK => Deserialize::deserialize(payload).map(Control::Ask),
-        kind::STATUS => Deserialize::deserialize(payload).map(Control::Status),
+        kind::CLUSTER => Control::Cluster(Payload::read(payload)),
+        kind::VOTE_REQUEST => Control::VoteRequest(Payload::read(payload)),
+        kind::VOTE_ANSWER => Control::VoteAnswer(Payload::read(payload)),
+        kind::HEARTBEAT => Control::Heartbeat(Payload::read(payload)),
+        kind::HEARTBEAT_ANSWER => Control::HeartbeatAnswer(Payload::read(payload)),
+        kind::MEMBERS => Control::Members(Payload::read(payload)),
+        kind::HAND_OVER => Control::HandOver(Payload::read(payload)),
+        kind::GOSSIP => Control::Gossip(Payload::read(payload)),
+        kind::DIGEST => Control::Digest(Payload::read(payload)),
+        kind::ENTRY => Control::Entry(Payload::read(payload)),
+        kind::PROBE => Control::Probe(Payload::read(payload)),
+        kind::PROBE_ANSWER => Control::ProbeAnswer(Payload::read(payload)),
+        kind::ASK => Control::Ask(Payload::read(payload)),
+        kind::STATUS => Control::Status(Payload::read(payload)),
         _ => return read_control_of_link(number, payload),
     })
 }
 
-fn read_control_of_link<'de>(
-    number: u8,
-    payload: &mut Payload<'de>,
-) -> Option<postcard::Result<Control<'de>>> {
+fn read_control_of_link<'a>(number: u8, payload: &mut Reader<'a>) -> Option<Control<'a>> {
     Some(match number {
-        kind::HELLO => Deserialize::deserialize(payload).map(Control::Hello),
-        kind::REFUSE => Deserialize::deserialize(payload).map(Control::Refuse),
-        kind::REGISTER => Deserialize::deserialize(payload).map(Control::Register),
-        kind::LEASE => Deserialize::deserialize(payload).map(Control::Lease),
-        kind::SUBSCRIBE => Deserialize::deserialize(payload).map(Control::Subscribe),
-        kind::OPEN => Deserialize::deserialize(payload).map(Control::Open),
-        kind::RESUME => Deserialize::deserialize(payload).map(Control::Resume),
-        kind::ACK => Deserialize::deserialize(payload).map(Control::Ack),
-        kind::SKIP => Deserialize::deserialize(payload).map(Control::Skip),
-        kind::REJECT => Deserialize::deserialize(payload).map(Control::Reject),
-        kind::PING => Deserialize::deserialize(payload).map(Control::Ping),
-        kind::PONG => Deserialize::deserialize(payload).map(Control::Pong),
-        kind::BYE => Deserialize::deserialize(payload).map(Control::Bye),
-        kind::TERM_LEASE => Deserialize::deserialize(payload).map(Control::TermLease),
-        kind::REDIRECT => Deserialize::deserialize(payload).map(Control::Redirect),
+        kind::HELLO => Control::Hello(Payload::read(payload)),
+        kind::REFUSE => Control::Refuse(Payload::read(payload)),
+        kind::REGISTER => Control::Register(Payload::read(payload)),
+        kind::LEASE => Control::Lease(Payload::read(payload)),
+        kind::SUBSCRIBE => Control::Subscribe(Payload::read(payload)),
+        kind::OPEN => Control::Open(Payload::read(payload)),
+        kind::RESUME => Control::Resume(Payload::read(payload)),
+        kind::ACK => Control::Ack(Payload::read(payload)),
+        kind::SKIP => Control::Skip(Payload::read(payload)),
+        kind::REJECT => Control::Reject(Payload::read(payload)),
+        kind::PING => Control::Ping(Payload::read(payload)),
+        kind::PONG => Control::Pong(Payload::read(payload)),
+        kind::BYE => Control::Bye(Payload::read(payload)),
+        kind::TERM_LEASE => Control::TermLease(Payload::read(payload)),
+        kind::REDIRECT => Control::Redirect(Payload::read(payload)),
         _ => return None,
     })
 }
@@ -331,76 +318,70 @@ impl Control<'_> {
 
 /// Writes a control frame into `buf` and returns its length; `None` when `buf` is too short.
 pub fn encode_control(stream: u8, control: &Control<'_>, buf: &mut [u8]) -> Option<usize> {
-    encode_as(stream, control, buf, write_control)
+    encode_as(stream, control, buf, write_control).ok()
 }
 
-/// The same for who is no member of a cluster; `None` for what only members say too. Its code is not
-/// part of a leaf.
+/// The same, with the length that it takes when `buf` is too short; for who is no member of a
+/// cluster: what only members say is not written. Its code is not part of a leaf.
 pub(crate) fn encode_control_of_link(
     stream: u8,
     control: &Control<'_>,
     buf: &mut [u8],
-) -> Option<usize> {
+) -> Result<usize, usize> {
     encode_as(stream, control, buf, write_control_of_link)
 }
-
-/// What the payload of a control frame is written to.
-type Room<'b> = postcard::Serializer<Slice<'b>>;
 
 fn encode_as(
     stream: u8,
     control: &Control<'_>,
     buf: &mut [u8],
-    write_control: impl FnOnce(&Control<'_>, &mut Room<'_>) -> Option<postcard::Result<()>>,
-) -> Option<usize> {
-    let mut room = Room { output: Slice::new(buf.get_mut(HEADER_BYTES..)?) };
-    write_control(control, &mut room)?.ok()?;
-    let payload = room.output.finalize().ok()?.len();
+    write_control: impl FnOnce(&Control<'_>, &mut Writer<'_>),
+) -> Result<usize, usize> {
+    let mut payload = Writer::new(buf.get_mut(HEADER_BYTES..).unwrap_or_default());
+    write_control(control, &mut payload);
+    let payload = payload.finish().map_err(|payload| HEADER_BYTES + payload)?;
     write_header(payload as u32, control.type_number(), stream, payload, buf);
-    Some(HEADER_BYTES + payload)
+    Ok(HEADER_BYTES + payload)
 }
 
-fn write_control(control: &Control<'_>, room: &mut Room<'_>) -> Option<postcard::Result<()>> {
-    Some(match control {
-        Control::Ask(value) => value.serialize(room),
-        Control::Cluster(value) => value.serialize(room),
-        Control::VoteRequest(value) => value.serialize(room),
-        Control::VoteAnswer(value) => value.serialize(room),
-        Control::Heartbeat(value) => value.serialize(room),
-        Control::HeartbeatAnswer(value) => value.serialize(room),
-        Control::Members(value) => value.serialize(room),
-        Control::HandOver(value) => value.serialize(room),
-        Control::Gossip(value) => value.serialize(room),
-        Control::Digest(value) => value.serialize(room),
-        Control::Entry(value) => value.serialize(room),
-        Control::Probe(value) => value.serialize(room),
-        Control::ProbeAnswer(value) => value.serialize(room),
-        Control::Status(value) => value.serialize(room),
-        of_link => return write_control_of_link(of_link, room),
-    })
+fn write_control(control: &Control<'_>, payload: &mut Writer<'_>) {
+    match control {
+        Control::Ask(number) => number.write(payload),
+        Control::Cluster(cluster) => cluster.write(payload),
+        Control::VoteRequest(request) => request.write(payload),
+        Control::VoteAnswer(answer) => answer.write(payload),
+        Control::Heartbeat(heartbeat) => heartbeat.write(payload),
+        Control::HeartbeatAnswer(answer) => answer.write(payload),
+        Control::Members(members) => members.write(payload),
+        Control::HandOver(term) => term.write(payload),
+        Control::Gossip(gossip) => gossip.write(payload),
+        Control::Digest(digest) => digest.write(payload),
+        Control::Entry(entry) => entry.write(payload),
+        Control::Probe(probe) => probe.write(payload),
+        Control::ProbeAnswer(answer) => answer.write(payload),
+        Control::Status(status) => status.write(payload),
+        of_link => write_control_of_link(of_link, payload),
+    }
 }
 
-fn write_control_of_link(
-    control: &Control<'_>,
-    room: &mut Room<'_>,
-) -> Option<postcard::Result<()>> {
-    Some(match control {
-        Control::Hello(value) => value.serialize(room),
-        Control::Refuse(value) => value.serialize(room),
-        Control::Register(value) => value.serialize(room),
-        Control::Lease(value) => value.serialize(room),
-        Control::Subscribe(value) => value.serialize(room),
-        Control::Open(value) => value.serialize(room),
-        Control::Resume(value) => value.serialize(room),
-        Control::Ack(value) => value.serialize(room),
-        Control::Skip(value) => value.serialize(room),
-        Control::Reject(value) => value.serialize(room),
-        Control::Ping(value) | Control::Pong(value) => value.serialize(room),
-        Control::Bye(value) => value.serialize(room),
-        Control::TermLease(value) => value.serialize(room),
-        Control::Redirect(value) => value.serialize(room),
-        _ => return None,
-    })
+fn write_control_of_link(control: &Control<'_>, payload: &mut Writer<'_>) {
+    match control {
+        Control::Hello(hello) => hello.write(payload),
+        Control::Refuse(refuse) => refuse.write(payload),
+        Control::Register(register) => register.write(payload),
+        Control::Lease(lease) => lease.write(payload),
+        Control::Subscribe(subscribe) => subscribe.write(payload),
+        Control::Open(open) => open.write(payload),
+        Control::Resume(resume) => resume.write(payload),
+        Control::Ack(ack) => ack.write(payload),
+        Control::Skip(skip) => skip.write(payload),
+        Control::Reject(reject) => reject.write(payload),
+        Control::Ping(number) | Control::Pong(number) => number.write(payload),
+        Control::Bye(bye) => bye.write(payload),
+        Control::TermLease(lease) => lease.write(payload),
+        Control::Redirect(redirect) => redirect.write(payload),
+        _ => unreachable!("a link says nothing of this type"),
+    }
 }
 
 /// The head of a frame with `len` bytes of records, for the driver to write before them.
@@ -463,7 +444,7 @@ mod tests {
             version_max: 1,
             role: Role::Leaf,
             features: FEATURES,
-            name: &name,
+            name: name.as_str().into(),
             instance: u64::MAX,
             epoch: u32::MAX,
             frame_bytes_max: u32::MAX,
@@ -527,7 +508,11 @@ mod tests {
     fn the_longest_control_frame_fits() {
         let address = "a".repeat(255);
         let name = "q".repeat(63);
-        let register = Register { lease_ms: u32::MAX, address: &address, queues: [&name] };
+        let register = Register {
+            lease_ms: u32::MAX,
+            address: address.as_str().into(),
+            queues: [name.as_str().into()],
+        };
         assert!(frame(Control::Register(register)).len() <= CONTROL_FRAME_BYTES_MAX);
     }
 }

@@ -1,6 +1,6 @@
 //! What members of a cluster say to each other.
 
-use serde::{Deserialize, Serialize};
+use super::payload::{choice, payload};
 
 /// Most members of a cluster, learners and this one included.
 pub const MEMBERS_MAX: usize = 32;
@@ -12,7 +12,7 @@ pub const MEMBER_BYTES: usize = 9;
 pub const DIGEST_ENTRY_BYTES: usize = 12;
 
 /// What a node wants to be in the cluster.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Wish {
     /// What the configuration says.
@@ -25,9 +25,10 @@ pub enum Wish {
     /// No member any more.
     Leave,
 }
+choice!(Wish { Stay, Voter, Learner, Leave });
 
 /// Follows [`super::Hello`] of a member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Cluster<'a> {
     /// The cluster's name.
@@ -35,11 +36,11 @@ pub struct Cluster<'a> {
     /// What the sender wants to be.
     pub wish: Wish,
 }
+payload!(Cluster<'a> { cluster, wish });
 
 /// Which configuration of a cluster: a later term, or a greater version of one term, is newer.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct ConfigurationId {
     /// The term of the leader that made it, or that took it over; 0 for the first.
@@ -47,6 +48,7 @@ pub struct ConfigurationId {
     /// 0 for none at all; else see [`Self::origin`] and [`Self::change`].
     pub version: u64,
 }
+payload!(ConfigurationId { term, version });
 
 impl ConfigurationId {
     /// Bits of the version that are the origin. With so few the version takes 5 bytes in a frame.
@@ -81,9 +83,8 @@ impl ConfigurationId {
 }
 
 /// How far a node has followed what it stands by for. Greater is fresher.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Progress {
     /// The term in which the last entry was made.
@@ -91,9 +92,10 @@ pub struct Progress {
     /// The number of entries.
     pub position: u64,
 }
+payload!(Progress { term, position });
 
 /// A candidate asks for a vote, or whether it would get one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct VoteRequest {
     /// The term that the vote is for.
@@ -109,9 +111,10 @@ pub struct VoteRequest {
     /// How fresh the sender is.
     pub progress: Progress,
 }
+payload!(VoteRequest { term, campaign, pre, handed_over, configuration, progress });
 
 /// Why a vote is not given, or a heartbeat not accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Refusal {
     /// The term is over: the answer carries a later one.
@@ -129,9 +132,10 @@ pub enum Refusal {
     /// The answerer cannot store its vote or the term.
     Storage,
 }
+choice!(Refusal { Term, Taken, Leader, Configuration, Progress, Learner, Storage });
 
 /// Answers a [`VoteRequest`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct VoteAnswer {
     /// The answerer's term.
@@ -147,9 +151,10 @@ pub struct VoteAnswer {
     /// The answerer's configuration, as it is stored.
     pub configuration: ConfigurationId,
 }
+payload!(VoteAnswer { term, asked_term, campaign, pre, refusal, configuration });
 
 /// The leader says that it leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Heartbeat {
     /// The leader's term.
@@ -161,9 +166,10 @@ pub struct Heartbeat {
     /// The digest of the leader's registry.
     pub registry: u64,
 }
+payload!(Heartbeat { term, sent_us, configuration, registry });
 
 /// Answers a [`Heartbeat`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct HeartbeatAnswer {
     /// The answerer's term.
@@ -179,9 +185,10 @@ pub struct HeartbeatAnswer {
     /// The digest of the answerer's registry.
     pub registry: u64,
 }
+payload!(HeartbeatAnswer { term, sent_us, refusal, configuration, progress, registry });
 
 /// A whole configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Members<'a> {
     /// Which.
@@ -189,9 +196,10 @@ pub struct Members<'a> {
     /// For each member its identity, little-endian, and one byte: 1 when it votes, else 0.
     pub members: &'a [u8],
 }
+payload!(Members<'a> { configuration, members });
 
 /// Two members that are not leader and follower: the link is alive, and so is the sender.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Gossip {
     /// The digest of the sender's registry.
@@ -203,9 +211,10 @@ pub struct Gossip {
     /// and how long ago that was heard.
     pub held_us: u64,
 }
+payload!(Gossip { registry, sent_us, echo_us, held_us });
 
 /// Which versions of which entries the sender has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Digest<'a> {
     /// For each entry the identity of its owner, 64 bits, and the version, 32 bits, little-endian.
@@ -213,9 +222,10 @@ pub struct Digest<'a> {
     /// Whether the receiver is asked for what it has and the sender has not.
     pub answer: bool,
 }
+payload!(Digest<'a> { entries, answer });
 
 /// What a node says of itself, as it passes from node to node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Entry<'a> {
     /// The owner's name.
@@ -233,17 +243,19 @@ pub struct Entry<'a> {
     /// What it says of itself; nothing when it leaves that to the files of the others.
     pub metadata: Option<&'a [u8]>,
 }
+payload!(Entry<'a> { name, version, lasting, address, wish, priority, metadata });
 
 /// Has the receiver heard of a node?
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Probe {
     /// The node, by its identity.
     pub node: u64,
 }
+payload!(Probe { node });
 
 /// Answers a [`Probe`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct ProbeAnswer {
     /// The node, by its identity.
@@ -251,9 +263,10 @@ pub struct ProbeAnswer {
     /// How long ago it was heard, in milliseconds; nothing when it is not linked.
     pub heard_ms: Option<u32>,
 }
+payload!(ProbeAnswer { node, heard_ms });
 
 /// What a member is at a moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum MemberRole {
     /// Takes part in no election: there is none, or it is no member.
@@ -269,9 +282,10 @@ pub enum MemberRole {
     /// Leads.
     Leader,
 }
+choice!(MemberRole { None, Learner, Follower, PreCandidate, Candidate, Leader });
 
 /// Answers an ask: who the sender is and whom it takes for the leader.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Status<'a> {
     /// The number of the question.
@@ -285,3 +299,4 @@ pub struct Status<'a> {
     /// Where the leader can be reached; empty when not known.
     pub address: &'a str,
 }
+payload!(Status<'a> { number, role, term, leader, address });

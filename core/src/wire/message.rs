@@ -1,12 +1,12 @@
 //! What control frames say.
 
-use serde::{Deserialize, Serialize};
-
 use super::member::{
     Cluster, Digest, Entry, Gossip, Heartbeat, HeartbeatAnswer, Members, Probe, ProbeAnswer,
     Status, VoteAnswer, VoteRequest,
 };
+use super::payload::{Payload, Reader, Writer, choice, payload};
 use crate::contract::SkipReason;
+use crate::stream::{Address, Name};
 
 /// Lowest version of the protocol spoken here.
 pub const VERSION_MIN: u8 = 1;
@@ -24,8 +24,54 @@ pub const FEATURE_STANDBY: u32 = 1 << 1;
 /// The feature bits that have a meaning in this version.
 pub const FEATURES: u32 = FEATURE_LZ4 | FEATURE_STANDBY;
 
+/// A name or an address as it came: whether it is one shows when [`Name`] or [`Address`] is made of it. Bytes and not text, because to check that they are
+/// UTF-8 takes a table.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Text<'a>(pub &'a [u8]);
+
+impl<'a> From<&'a str> for Text<'a> {
+    fn from(text: &'a str) -> Self {
+        Self(text.as_bytes())
+    }
+}
+
+impl<'a> From<&'a Name> for Text<'a> {
+    fn from(name: &'a Name) -> Self {
+        Self(name.as_bytes())
+    }
+}
+
+impl<'a> From<&'a Address> for Text<'a> {
+    fn from(address: &'a Address) -> Self {
+        Self(address.as_bytes())
+    }
+}
+
+impl core::fmt::Debug for Text<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+/// What no name has is escaped.
+impl core::fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.0.escape_ascii().fmt(f)
+    }
+}
+
+impl<'a> Payload<'a> for Text<'a> {
+    fn read(from: &mut Reader<'a>) -> Self {
+        Self(Payload::read(from))
+    }
+    fn write(&self, to: &mut Writer<'_>) {
+        self.0.write(to);
+    }
+}
+
 /// What the sender of a [`Hello`] is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Role {
     /// Takes registrations and dispatches.
@@ -37,9 +83,10 @@ pub enum Role {
     /// A member of a cluster: elections and a registry, no streams.
     Member,
 }
+choice!(Role { Hub, Leaf, Client, Member });
 
 /// The first frame each way; the dialler speaks first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Hello<'a> {
     /// `RPLC`, so that a stranger is told apart from a peer.
@@ -53,7 +100,7 @@ pub struct Hello<'a> {
     /// Feature bits it offers; the link has those that both offer.
     pub features: u32,
     /// The sender's name.
-    pub name: &'a str,
+    pub name: Text<'a>,
     /// Drawn once, when the sender's store was made: tells a node from another of its name.
     pub instance: u64,
     /// The life of the sender's log.
@@ -66,9 +113,22 @@ pub struct Hello<'a> {
     /// has no other way to tell.
     pub session: u32,
 }
+payload!(Hello<'a> {
+    magic,
+    version_min,
+    version_max,
+    role,
+    features,
+    name,
+    instance,
+    epoch,
+    frame_bytes_max,
+    keepalive_ms,
+    session,
+});
 
 /// Why a link or a registration is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum RefuseReason {
     /// No version in common.
@@ -98,6 +158,21 @@ pub enum RefuseReason {
     /// The sender, a hub, stands by, and does not know who leads.
     Standby,
 }
+choice!(RefuseReason {
+    Version,
+    Name,
+    Identity,
+    NameInUse,
+    Collision,
+    Full,
+    Busy,
+    Role,
+    Consumer,
+    Cluster,
+    Stranger,
+    Term,
+    Standby,
+});
 
 /// What is wrong and what to do about it, said from the side of who is refused.
 impl core::fmt::Display for RefuseReason {
@@ -123,7 +198,7 @@ impl core::fmt::Display for RefuseReason {
 }
 
 /// Refuses the link; the sender then closes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Refuse {
     /// Why.
@@ -131,29 +206,32 @@ pub struct Refuse {
     /// Not before this time has passed, in milliseconds; 0 for the dialler's own judgement.
     pub retry_after_ms: u32,
 }
+payload!(Refuse { reason, retry_after_ms });
 
 /// A leaf registers, or renews.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Register<'a> {
     /// The lease it would like, in milliseconds.
     pub lease_ms: u32,
     /// Where it can be reached, `host:port`; empty for nowhere.
-    pub address: &'a str,
+    pub address: Text<'a>,
     /// Queues it reads beside the one of its own name; the empty text for none.
-    pub queues: [&'a str; QUEUES_MAX - 1],
+    pub queues: [Text<'a>; QUEUES_MAX - 1],
 }
+payload!(Register<'a> { lease_ms, address, queues });
 
 /// The hub's answer to [`Register`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Lease {
     /// The registration holds this long from now, in milliseconds.
     pub lease_ms: u32,
 }
+payload!(Lease { lease_ms });
 
 /// In place of [`Lease`], from a hub that leads in a term.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct TermLease {
     /// The registration holds this long from now, in milliseconds.
@@ -161,41 +239,44 @@ pub struct TermLease {
     /// The term in which the hub leads. A leaf that has heard of a later one refuses it.
     pub term: u64,
 }
+payload!(TermLease { lease_ms, term });
 
 /// Refuses the link: the sender stands by for the hub at this address, which leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Redirect<'a> {
     /// Where the leading hub takes leaves, `host:port`.
-    pub address: &'a str,
+    pub address: Text<'a>,
 }
+payload!(Redirect<'a> { address });
 
 /// A client wants to read as a named consumer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Subscribe<'a> {
     /// The consumer.
-    pub consumer: &'a str,
+    pub consumer: Text<'a>,
     /// Only messages of this type; empty for all. A trailing `*` matches any rest. Counts when the
     /// consumer is new.
-    pub message_type: &'a str,
+    pub message_type: Text<'a>,
     /// Whether a new consumer starts with what the node already holds, or with what comes.
     pub from_start: bool,
 }
+payload!(Subscribe<'a> { consumer, message_type, from_start });
 
 impl<'a> Subscribe<'a> {
     /// What a driver finds in the buffer with [`crate::contract::Query::Subscribe`].
     pub fn decode(bytes: &'a [u8]) -> Option<Self> {
-        postcard::from_bytes(bytes).ok()
+        Reader::whole(bytes)
     }
 }
 
 /// Announces an outgoing stream; the receiver answers [`Resume`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Open<'a> {
     /// The sender's queue.
-    pub queue: &'a str,
+    pub queue: Text<'a>,
     /// The class, 0 to 3.
     pub class: u8,
     /// The life of the sender's log.
@@ -206,9 +287,10 @@ pub struct Open<'a> {
     /// which named a place that the sender's log does not have.
     pub placed: Option<u8>,
 }
+payload!(Open<'a> { queue, class, epoch, first, placed });
 
 /// The receiver's place in a stream: the sender goes on from there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Resume {
     /// The life of the sender's log that the position is of: that of [`Open`], or an earlier one.
@@ -222,9 +304,10 @@ pub struct Resume {
     /// Counts the resumes of the stream on this link, so that frames sent before are told apart.
     pub round: u8,
 }
+payload!(Resume { epoch, position, offset, credit_bytes, round });
 
 /// What an acknowledgement promises.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Level {
     /// It arrived.
@@ -237,8 +320,28 @@ pub enum Level {
     Replicated(u8),
 }
 
+impl Payload<'_> for Level {
+    fn read(from: &mut Reader<'_>) -> Self {
+        match u8::read(from) {
+            0 => Self::Received,
+            1 => Self::Written,
+            2 => Self::Synced,
+            3 => Self::Replicated(u8::read(from)),
+            _ => from.refuse(Self::Received),
+        }
+    }
+    fn write(&self, to: &mut Writer<'_>) {
+        match *self {
+            Self::Received => 0_u8.write(to),
+            Self::Written => 1_u8.write(to),
+            Self::Synced => 2_u8.write(to),
+            Self::Replicated(standbys) => [3, standbys].write(to),
+        }
+    }
+}
+
 /// Acknowledges everything before a position, and grants credit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Ack {
     /// Entries before this one are safe.
@@ -250,9 +353,10 @@ pub struct Ack {
     /// The round of that [`Resume`].
     pub round: u8,
 }
+payload!(Ack { position, level, credit_bytes, round });
 
 /// Entries that will not come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Skip {
     /// From here,
@@ -262,17 +366,19 @@ pub struct Skip {
     /// Why.
     pub reason: SkipReason,
 }
+payload!(Skip { first, next, reason });
 
 /// A consumer will not have this entry: to the dead letters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Reject {
     /// Which.
     pub position: u64,
 }
+payload!(Reject { position });
 
 /// Why a link is closed on purpose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum ByeReason {
     /// Nothing more to say for now.
@@ -286,9 +392,10 @@ pub enum ByeReason {
     /// The sender knows of no link: it has started anew, on a line that does not show it.
     Unknown,
 }
+choice!(ByeReason { Done, Stopping, Replaced, Expired, Unknown });
 
 /// The last frame of a link that is closed on purpose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Bye {
     /// Why.
@@ -296,6 +403,7 @@ pub struct Bye {
     /// Not before this time has passed, in milliseconds; 0 for the dialler's own judgement.
     pub retry_after_ms: u32,
 }
+payload!(Bye { reason, retry_after_ms });
 
 /// The payload of a control frame. Its type number is in [`Control::type_number`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

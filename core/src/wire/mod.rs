@@ -8,12 +8,13 @@
 //! 8   u32  crc32c of bytes 0..8 and of the payload; for records and calls of the fixed part alone
 //! ```
 //!
-//! Control payloads are postcard, the fixed parts of [`Records`] and [`Call`] are laid out by
-//! hand. `docs/wire.md` specifies every byte, `core/tests/vectors` has examples to test against.
+//! The payload of a control frame is a list of fields, the fixed parts of [`Records`] and [`Call`] have
+//! fixed places. `docs/wire.md` specifies every byte, `core/tests/vectors` has examples to test against.
 
 mod frame;
 mod member;
 mod message;
+pub(crate) mod payload;
 
 pub use frame::{
     CONTROL_FRAME_BYTES_MAX, Call, FRAME_BYTES_MAX, FRAME_BYTES_MIN, Frame, FrameError,
@@ -29,5 +30,5 @@ pub use member::{
 pub use message::{
     Ack, Bye, ByeReason, Control, FEATURE_LZ4, FEATURE_STANDBY, FEATURES, Hello, Lease, Level,
     Open, QUEUES_MAX, Redirect, Refuse, RefuseReason, Register, Reject, Resume, Role, STREAMS_MAX,
-    Skip, Subscribe, TermLease, VERSION_MAX, VERSION_MIN,
+    Skip, Subscribe, TermLease, Text, VERSION_MAX, VERSION_MIN,
 };

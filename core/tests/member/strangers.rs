@@ -101,7 +101,7 @@ fn hello(own: &str, role: Role) -> Hello<'_> {
         version_max: 1,
         role,
         features: 0,
-        name: own,
+        name: own.into(),
         instance: 7,
         epoch: 0,
         frame_bytes_max: 512,

@@ -3,6 +3,8 @@
 use core::fmt::Write as _;
 use std::path::PathBuf;
 
+use replcore::wire::Text;
+
 fn path(file: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(file)
 }
@@ -83,9 +85,10 @@ impl Fields {
         self.0.push((field.into(), value.into().to_string()));
     }
 
-    pub(crate) fn text(&mut self, field: &str, value: &str) {
-        assert!(value.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
-        self.0.push((field.into(), format!("\"{value}\"")));
+    pub(crate) fn text<'t>(&mut self, field: &str, value: impl Into<Text<'t>>) {
+        let Text(value) = value.into();
+        assert!(value.iter().all(|byte| (b' '..=b'~').contains(byte)));
+        self.0.push((field.into(), format!("\"{}\"", str::from_utf8(value).unwrap())));
     }
 
     pub(crate) fn hex(&mut self, field: &str, value: &[u8]) {

@@ -71,7 +71,7 @@ fn control_fields(control: &Control<'_>, fields: &mut Fields) {
         Control::Register(register) => {
             fields.number("lease_ms", register.lease_ms);
             fields.text("address", register.address);
-            register.queues.iter().for_each(|queue| fields.text("queue", queue));
+            register.queues.iter().for_each(|queue| fields.text("queue", *queue));
         }
         Control::Lease(lease) => fields.number("lease_ms", lease.lease_ms),
         Control::TermLease(lease) => {
@@ -150,7 +150,7 @@ fn controls() -> Vec<(String, u8, Control<'static>)> {
         version_max: 1,
         role: Role::Leaf,
         features: FEATURE_LZ4,
-        name: "till-7.shop-3",
+        name: "till-7.shop-3".into(),
         instance: 0x0123_4567_89ab_cdef,
         epoch: 0x0001_a2b3,
         frame_bytes_max: 65_536,
@@ -161,12 +161,12 @@ fn controls() -> Vec<(String, u8, Control<'static>)> {
     add(
         "hello of a hub".into(),
         0,
-        Control::Hello(Hello { role: Role::Hub, name: "hub", ..hello }),
+        Control::Hello(Hello { role: Role::Hub, name: "hub".into(), ..hello }),
     );
     let client = Hello {
         role: Role::Client,
         features: 0,
-        name: "a",
+        name: "a".into(),
         instance: 0,
         epoch: 0,
         frame_bytes_max: u32::MAX,
@@ -197,28 +197,31 @@ fn controls() -> Vec<(String, u8, Control<'static>)> {
         add(format!("refuse {reason:?}").to_lowercase(), 0, control);
     }
 
-    let register = Register { lease_ms: 900_000, address: "10.0.0.7:8181", queues: ["tills"] };
+    let register =
+        Register { lease_ms: 900_000, address: "10.0.0.7:8181".into(), queues: ["tills".into()] };
     add("register".into(), 0, Control::Register(register));
-    let register = Register { lease_ms: 1, address: "", queues: [""] };
+    let register = Register { lease_ms: 1, address: "".into(), queues: ["".into()] };
     add("register, nowhere to be reached, no queue beside its own".into(), 0, {
         Control::Register(register)
     });
     add("lease".into(), 0, Control::Lease(Lease { lease_ms: 900_000 }));
     let lease = TermLease { lease_ms: 900_000, term: 300 };
     add("lease of a hub that leads in a term".into(), 0, Control::TermLease(lease));
-    let redirect = Redirect { address: "10.0.0.2:8080" };
+    let redirect = Redirect { address: "10.0.0.2:8080".into() };
     add("redirect to the hub that leads".into(), 0, Control::Redirect(redirect));
 
-    let subscribe = Subscribe { consumer: "billing", message_type: "sale*", from_start: true };
+    let subscribe =
+        Subscribe { consumer: "billing".into(), message_type: "sale*".into(), from_start: true };
     add("subscribe".into(), 0, Control::Subscribe(subscribe));
-    let subscribe = Subscribe { consumer: "c", message_type: "", from_start: false };
+    let subscribe = Subscribe { consumer: "c".into(), message_type: "".into(), from_start: false };
     add("subscribe to all that comes".into(), 0, Control::Subscribe(subscribe));
 
-    let open = Open { queue: "hub", class: 2, epoch: 0x0001_a2b3, first: 1_000_000, placed: None };
+    let open =
+        Open { queue: "hub".into(), class: 2, epoch: 0x0001_a2b3, first: 1_000_000, placed: None };
     add("open".into(), 1, Control::Open(open));
     let open = Open { first: 1_000_100, placed: Some(255), ..open };
     add("open with a place".into(), 1, Control::Open(open));
-    let open = Open { queue: "q", class: 0, epoch: 0, first: 0, placed: None };
+    let open = Open { queue: "q".into(), class: 0, epoch: 0, first: 0, placed: None };
     add("open of an empty queue of class 0".into(), 7, Control::Open(open));
 
     let resume = Resume {
@@ -265,7 +268,8 @@ fn controls() -> Vec<(String, u8, Control<'static>)> {
         let control = Control::Bye(Bye { reason, retry_after_ms: 1_000 });
         add(format!("bye {reason:?}").to_lowercase(), 0, control);
     }
-    let member = Hello { role: Role::Member, features: 0, name: "server_a", epoch: 0, ..hello };
+    let member =
+        Hello { role: Role::Member, features: 0, name: "server_a".into(), epoch: 0, ..hello };
     add("hello of a member".into(), 0, Control::Hello(member));
     for (name, control) in member::controls() {
         add(name.into(), 0, control);
@@ -372,8 +376,8 @@ fn every_malformed_frame_is_refused_with_the_kind_of_its_vector() {
         ("a ping with a number above 32 bits", frame_of(11, &[0xff, 0xff, 0xff, 0xff, 0x1f])),
         ("a bye with a reason that has no meaning", frame_of(13, &[6, 0])),
         ("a subscribe with a truth value of 2", frame_of(5, &[1, b'c', 0, 2])),
-        ("a subscribe whose text is not UTF-8", frame_of(5, &[1, 0xff, 0, 0])),
         ("a subscribe whose text is longer than the frame", frame_of(5, &[9, b'c', 0, 0])),
+        ("a cluster whose name is not UTF-8", frame_of(14, &[1, 0xff, 0])),
         ("a cluster with a wish that has no meaning", frame_of(14, &[1, b'c', 4])),
         ("a hand-over of a term above 64 bits", frame_of(20, &[0xff; 10])),
         ("an entry whose metadata is longer than the frame", {

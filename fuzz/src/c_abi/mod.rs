@@ -234,9 +234,9 @@ unsafe fn greet(program: &Program, choices: &mut Choices<'_>) -> replcore_status
         role,
         features: 0,
         name: if role == Role::Hub {
-            "hub"
+            "hub".into()
         } else {
-            ["b", "c", "d"][usize::from(choices.byte() % 3)]
+            ["b", "c", "d"][usize::from(choices.byte() % 3)].into()
         },
         instance: choices.number(),
         epoch: 7,
@@ -250,13 +250,17 @@ unsafe fn greet(program: &Program, choices: &mut Choices<'_>) -> replcore_status
         0..3 => Control::Hello(hello),
         6 => Control::Register(Register {
             lease_ms: choices.small(),
-            address: "h:1",
-            queues: [["", "x"][usize::from(choices.byte() % 2)]],
+            address: "h:1".into(),
+            queues: [["", "x"][usize::from(choices.byte() % 2)].into()],
         }),
-        7 => Control::Subscribe(Subscribe { consumer: "x", message_type: "", from_start: false }),
+        7 => Control::Subscribe(Subscribe {
+            consumer: "x".into(),
+            message_type: "".into(),
+            from_start: false,
+        }),
         3 => Control::Lease(Lease { lease_ms: 900_000 }),
         4 => Control::Open(Open {
-            queue: "a",
+            queue: "a".into(),
             class: choices.byte() % 4,
             epoch: 7,
             first: choices.number(),

@@ -114,7 +114,7 @@ impl<M: Machine, S: Keeper> Turn<'_, M, S> {
             taken = &taken[bytes.min(taken.len())..];
             match frame {
                 Frame::Control { control: Control::Hello(hello), .. } => {
-                    if let Ok(name) = Name::new(hello.name) {
+                    if let Ok(name) = Name::from_bytes(hello.name.0) {
                         self.host.leaf_of.insert(link, name.node_id());
                     }
                 }

@@ -93,7 +93,7 @@ impl Peer {
             Control::Register(_) => self.registers_heard += 1,
             Control::Ping(number) => self.pings_heard.push(*number),
             Control::Open(open) => {
-                let Ok(name) = Name::new(open.queue) else { return };
+                let Ok(name) = Name::from_bytes(open.queue.0) else { return };
                 let queue = QueueKey { queue: name.queue_id(), class: open.class };
                 self.incoming.insert(
                     stream,
@@ -145,7 +145,7 @@ impl Peer {
             self.greeted = true;
             if self.term > 0 && rng.between(0, 9) == 0 {
                 // It stands by, and says no more that is listened to.
-                return put(out, 0, &Control::Redirect(Redirect { address: "127.0.0.1:1" }));
+                return put(out, 0, &Control::Redirect(Redirect { address: "127.0.0.1:1".into() }));
             }
             self.greet(rng, out);
             if self.role == Role::Member {
@@ -160,8 +160,8 @@ impl Peer {
             self.registered = true;
             let register = Register {
                 lease_ms: rng.between(1_000, 1_000_000) as u32,
-                address: "",
-                queues: [""],
+                address: "".into(),
+                queues: ["".into()],
             };
             return put(out, 0, &Control::Register(register));
         }
@@ -196,7 +196,7 @@ impl Peer {
             version_max: wire::VERSION_MAX,
             role: self.role,
             features: if self.term > 0 { FEATURE_STANDBY } else { 0 },
-            name: self.name.as_str(),
+            name: self.name.as_str().into(),
             instance: self.instance,
             epoch: 1 << 16,
             frame_bytes_max: self.frame_bytes_max,
@@ -251,7 +251,7 @@ impl Peer {
         if !of.opened {
             of.opened = true;
             let open = Open {
-                queue: if self.role == Role::Hub { "leaf-1" } else { "up" },
+                queue: if self.role == Role::Hub { "leaf-1".into() } else { "up".into() },
                 class: stream + 1,
                 epoch: 1 << 16,
                 first: rng.between(0, 3),
@@ -294,15 +294,19 @@ impl Peer {
         let control = match rng.between(0, 15) {
             0 => return self.greet(rng, out),
             1 => Control::Refuse(Refuse { reason: RefuseReason::Busy, retry_after_ms: short }),
-            2 => Control::Register(Register { lease_ms: short, address: &long, queues: [&long] }),
+            2 => Control::Register(Register {
+                lease_ms: short,
+                address: long.as_str().into(),
+                queues: [long.as_str().into()],
+            }),
             3 => Control::Lease(Lease { lease_ms: short }),
             4 => Control::Subscribe(Subscribe {
-                consumer: &long,
-                message_type: "",
+                consumer: long.as_str().into(),
+                message_type: "".into(),
                 from_start: true,
             }),
             5 => Control::Open(Open {
-                queue: &long,
+                queue: long.as_str().into(),
                 class: 9,
                 epoch: short,
                 first: number,
@@ -326,7 +330,7 @@ impl Peer {
             10 => Control::Pong(short),
             11 => Control::Bye(Bye { reason: ByeReason::Done, retry_after_ms: short }),
             12 => Control::TermLease(TermLease { lease_ms: short, term: number }),
-            13 => Control::Redirect(Redirect { address: &long }),
+            13 => Control::Redirect(Redirect { address: long.as_str().into() }),
             14 => {
                 let head = wire::call_header(wire::Call { id: short, reply: true }, 3);
                 out.extend_from_slice(&head);

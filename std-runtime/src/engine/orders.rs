@@ -149,8 +149,7 @@ impl<M: Machine, S: Store> Engine<M, S> {
     }
 
     fn make_queue(&mut self, len: usize) -> Option<()> {
-        let text = std::str::from_utf8(&self.buf[..len]).ok()?;
-        let name = Name::new(text).ok()?;
+        let name = Name::from_bytes(&self.buf[..len]).ok()?;
         let upstream = self.router.is_upstream(name.queue_id().0);
         let kind = if upstream { QueueKind::Upstream } else { QueueKind::Leaf };
         self.store.ensure_queue(&name, kind).ok().map(|_| ())
@@ -159,8 +158,8 @@ impl<M: Machine, S: Store> Engine<M, S> {
     fn subscribe(&mut self, len: usize) -> Option<QueueId> {
         let wanted = Subscribe::decode(&self.buf[..len])?;
         let consumer = Consumer {
-            name: wanted.consumer.to_owned(),
-            message_type: wanted.message_type.to_owned(),
+            name: wanted.consumer.to_string(),
+            message_type: wanted.message_type.to_string(),
         };
         let from_start = wanted.from_start;
         self.create_consumer(&consumer, from_start).ok()

@@ -235,8 +235,7 @@ impl<'a> Session<'a> {
                 taken.bytes
             }
             Framing::Stream => {
-                self.incoming.copy_within(self.done..self.have, 0);
-                (self.have, self.done) = (self.have - self.done, 0);
+                self.make_room();
                 let room = &mut self.incoming[self.have..];
                 let count = room.len().min(line.len());
                 room[..count].copy_from_slice(&line[..count]);
@@ -245,6 +244,19 @@ impl<'a> Session<'a> {
                 count
             }
         }
+    }
+
+    /// Moves what is not done with to the start of `incoming`. In pieces that do not overlap: what
+    /// copies such that do is as large as this whole module on a device.
+    fn make_room(&mut self) {
+        let (mut to, mut from) = (0, self.done);
+        while to < from && from < self.have {
+            let count = (from - to).min(self.have - from);
+            let (before, rest) = self.incoming.split_at_mut(from);
+            before[to..to + count].copy_from_slice(&rest[..count]);
+            (to, from) = (to + count, from + count);
+        }
+        (self.have, self.done) = (self.have - self.done, 0);
     }
 
     /// What a turn comes to when the line has ended: a serial line only pauses.

@@ -230,7 +230,7 @@ impl<S: Subject> Play<'_, S> {
             }
             Query::Outbound { link, stream, queue } => {
                 self.link(link, "Ask")?;
-                let name = std::str::from_utf8(bytes).ok().and_then(|text| Name::new(text).ok());
+                let name = Name::from_bytes(bytes).ok();
                 if name.is_none_or(|name| name.queue_id() != queue.queue) {
                     return self.broken(6, format!("asks for {queue:?} by the name {name:?}"));
                 }
