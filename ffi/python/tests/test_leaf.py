@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+import ssl
+import subprocess
 import time
 import unittest
 
-from support import PATIENCE, Case, bodies
+from support import PATIENCE, PROGRAM, Case, bodies
 
 import replcore
 
@@ -40,6 +42,23 @@ class LeafTest(Case):
         self.assertEqual((message["type"], message["key"], message["body"]), ("reading", "room", "21.5"))
         self.assertEqual((message["class"], message["content_type"]), (1, "text/plain"))
         self.assertEqual(message["headers"], {"unit": "C"})
+
+    def test_a_leaf_with_a_certificate_is_at_a_hub_with_tls(self):
+        authority = self.folder / "ca"
+        for arguments in (["init", authority], ["issue", authority, "hub"], ["issue", authority, "py-1"]):
+            subprocess.run([PROGRAM, "ca", *arguments], check=True, capture_output=True, timeout=PATIENCE)
+        ca, cert, key = (str(authority / file) for file in ("ca.pem", "hub.pem", "hub.key"))
+        hub = self.hub("--tls-ca", ca, "--tls-cert", cert, "--tls-key", key)
+        context = ssl.create_default_context(cafile=ca)
+        context.load_cert_chain(authority / "py-1.pem", authority / "py-1.key")
+
+        async def run():
+            async with self.leaf(hub, ssl=context, server_hostname="localhost") as leaf:
+                await leaf.post(b"1")
+                await leaf.wait_drained()
+                return leaf.status().hub
+
+        self.assertEqual(self.run_async(run()), "hub")
 
     def test_messages_of_the_hub_arrive_in_order_and_only_once_across_lives(self):
         hub = self.hub()
