@@ -6,10 +6,15 @@ import ssl
 import subprocess
 import unittest
 
-import replcore
 from support import PATIENCE, PROGRAM, Case, eventually, free_port
 
+import replcore
+
 PATIENT = {"timeout_ms_min": 1500, "timeout_ms_max": 3000}
+
+
+def eventually_told(said, logs):
+    eventually(f"it is told: {said}", lambda: any(said in line for line in logs.output))
 
 
 class ClusterTlsTest(Case):
@@ -68,14 +73,14 @@ class ClusterTlsTest(Case):
         for said, files in [("has no certificate", None), ("unable to get local issuer", stranger)]:
             with self.subTest(said), self.assertLogs("replcore", "WARNING") as logs:
                 self.knock(ports["a"], files)
-                eventually("it is told", lambda: any(said in line for line in logs.output))
+                eventually_told(said, logs)
         self.assertGreaterEqual(members[0].stats()["connections_refused"], 2)
         with self.assertLogs("replcore", "WARNING") as logs:
             plain = self.make("d", peers=self.peers_of(ports, "d"))
             # The members of Python close the link, the daemon says why.
             refused = "from 127.0.0.1 is refused: it does not speak TLS"
             for said in [refused, "has closed the link at once", "wants TLS: give tls_ca"]:
-                eventually(said, lambda: any(said in line for line in logs.output))
+                eventually_told(said, logs)
         self.assertFalse(any(peer.is_up for peer in plain.get_peers()))
 
     def knock(self, port, files):
@@ -97,15 +102,17 @@ class ClusterTlsTest(Case):
         # At the place of b there is another of the same authority.
         with self.assertLogs("replcore", "WARNING") as logs:
             self.make("x", listen_port=ports["b"], **self.files("x"))
-            said = "is for x, not for b"
-            eventually("it is told", lambda: any(said in line for line in logs.output))
+            eventually_told("is for x, not for b", logs)
 
     def test_files_that_change_are_taken_up_when_they_are_good(self):
         ports = {"a": free_port(), "b": free_port()}
         one, other = (
             self.make(name, listen_port=ports[name], peers=self.peers_of(ports, name), **self.files(name))
             for name in "ab")
-        up = lambda: all(any(peer.is_up for peer in member.get_peers()) for member in (one, other))
+
+        def up():
+            return all(any(peer.is_up for peer in member.get_peers()) for member in (one, other))
+
         eventually("they know each other", up)
         # The authority is replaced, first in the files of one.
         self.authority("next")
@@ -113,8 +120,7 @@ class ClusterTlsTest(Case):
             shutil.copy(self.folder / "next/ca.pem", self.folder / "ca/ca.pem")
             other.close()
             other = self.make("b", listen_port=ports["b"], peers=self.peers_of(ports, "b"), **self.files("b", "next"))
-            said = "a.pem: not a certificate that"
-            eventually("what is not good is told", lambda: any(said in line for line in logs.output))
+            eventually_told("a.pem: not a certificate that", logs)
         self.ca("issue", self.folder / "next", "a")
         for suffix in ("pem", "key"):
             shutil.copy(self.folder / f"next/a.{suffix}", self.folder / f"ca/a.{suffix}")

@@ -4,8 +4,9 @@ import asyncio
 import subprocess
 import unittest
 
-import replcore
 from support import PATIENCE, PROGRAM, Case, bodies, free_port
+
+import replcore
 
 
 class LeafNoiseTest(Case):
