@@ -2831,6 +2831,29 @@ replcore_status replcore_member_dial_target(struct replcore_machine *machine,
                                             uint64_t *node);
 
 /*
+ Who is at the other end of a link: writes its name with a zero byte behind it to `out`; 64 bytes are
+ always enough. `*is_member` gets 1 for a node that takes part in clusters, and 0 for a program. END before
+ it has greeted, and for a link that is not open.
+
+ Asks of the caller:
+ `machine` is a machine, `out` has `cap` bytes, `is_member` is writable.
+ */
+replcore_status replcore_member_link_peer(struct replcore_machine *machine,
+                                          uint32_t link,
+                                          char *out,
+                                          size_t cap,
+                                          uint32_t *is_member);
+
+/*
+ Whether a majority has stored the present configuration, so that the leader may change it again: 1, or
+ 0; 0 for what is not a member.
+
+ Asks of the caller:
+ `machine` is a machine.
+ */
+int32_t replcore_member_settled(struct replcore_machine *machine);
+
+/*
  What the member has counted since its start.
 
  Asks of the caller:
@@ -3230,6 +3253,14 @@ replcore_status replcore_window_take(struct replcore_window *made,
  `made` is a window.
  */
 replcore_status replcore_window_settle(struct replcore_window *made, uint64_t position);
+
+/*
+ Whether the entry at `position` is delivered and not settled: 1, or 0; 0 for what is not a window.
+
+ Asks of the caller:
+ `made` is a window.
+ */
+int32_t replcore_window_is_outstanding(struct replcore_window *made, uint64_t position);
 
 /*
  The queue holds nothing before `first` any more: what was outstanding there counts as settled.

@@ -115,6 +115,14 @@ pub(crate) unsafe fn text<'a>(text: *const c_char) -> Result<&'a str, replcore_s
     core::str::from_utf8(bytes).map_err(|_| replcore_status::Text)
 }
 
+/// Writes `text` to the start of `out`, with a zero byte behind it.
+pub(crate) fn write_text(out: &mut [u8], text: &str) -> Result<(), replcore_status> {
+    let out = out.get_mut(..text.len() + 1).ok_or(replcore_status::Short)?;
+    out[..text.len()].copy_from_slice(text.as_bytes());
+    out[text.len()] = 0;
+    Ok(())
+}
+
 /// A text of at most 63 bytes, with zeros behind it.
 pub(crate) fn characters(text: &str) -> [c_char; REPLCORE_NAME_BYTES] {
     let mut out = [0; REPLCORE_NAME_BYTES];

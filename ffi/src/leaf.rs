@@ -9,7 +9,7 @@ use replcore_core::stream::{Address, Epoch, Life, Name, Position, place_after};
 use replcore_core::time::Instant;
 use replcore_core::wire::{FRAME_BYTES_MAX, FRAME_BYTES_MIN, RefuseReason, Role};
 
-use super::check::{bytes, bytes_mut, reference_mut, sized, text};
+use super::check::{bytes, bytes_mut, reference_mut, sized, text, write_text};
 use super::machine::{Memory, bytes_of_machine, leaf};
 use super::status::status;
 use super::{replcore_machine, replcore_output, replcore_output_kind, replcore_status};
@@ -414,12 +414,7 @@ pub unsafe extern "C" fn replcore_leaf_peer(
     status((|| {
         // SAFETY: as the caller promises.
         let (leaf, out) = unsafe { (leaf(machine)?, bytes_mut(out.cast(), cap)?) };
-        let peer = leaf.peer();
-        let name = peer.as_ref().map_or("", Name::as_str);
-        let out = out.get_mut(..name.len() + 1).ok_or(replcore_status::Short)?;
-        out[..name.len()].copy_from_slice(name.as_bytes());
-        out[name.len()] = 0;
-        Ok(())
+        write_text(out, leaf.peer().as_ref().map_or("", Name::as_str))
     })())
 }
 

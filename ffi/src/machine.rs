@@ -267,6 +267,8 @@ pub(crate) const fn bytes_of_machine<M>() -> usize {
 mod tests {
     use core::ptr::null_mut;
 
+    use replcore_core::wire;
+
     use super::super::*;
     use super::*;
 
@@ -402,11 +404,52 @@ mod tests {
                 assert_eq!((done, own.name[0] as u8, own.name[1]), (replcore_status::Ok, b'a', 0));
                 let none = replcore_member_peer_at(member, 0, &mut own);
                 assert_eq!(none, replcore_status::End);
+                assert_eq!(replcore_member_settled(member), 1);
+                assert_eq!(replcore_member_settled(null_mut()), 0);
+                link_of_a_program(member, now.min(20_000_000));
             }
         }
         for short in [0, 1, size / 2, size - 32] {
             assert_eq!(make_member(&mut vec![0; short]).0, replcore_status::Short);
         }
+    }
+
+    /// A program greets a member, which then knows its name.
+    ///
+    /// # Safety
+    /// `member` is a member that has no link.
+    unsafe fn link_of_a_program(member: *mut replcore_machine, now: u64) {
+        let hello = wire::Hello {
+            magic: *b"RPLC",
+            version_min: 1,
+            version_max: 1,
+            role: wire::Role::Client,
+            features: 0,
+            name: "tool".into(),
+            instance: 3,
+            epoch: 0,
+            frame_bytes_max: 65_536,
+            keepalive_ms: 1_000,
+            session: 1,
+        };
+        let mut frame = [0; wire::CONTROL_FRAME_BYTES_MAX];
+        let len = wire::encode_control(0, &wire::Control::Hello(hello), &mut frame).unwrap();
+        let (mut name, mut taken, mut is_member) = ([0; REPLCORE_NAME_BYTES], 0, 7);
+        // SAFETY: as the caller promises; the others are live values.
+        unsafe {
+            let stream = REPLCORE_TRANSPORT_STREAM;
+            let up = replcore_handle_link_up(member, now, 0, REPLCORE_NOT_DIALED, stream, 0);
+            assert_eq!(up, replcore_status::Ok);
+            let mut peer =
+                |cap| replcore_member_link_peer(member, 0, name.as_mut_ptr(), cap, &mut is_member);
+            assert_eq!(peer(64), replcore_status::End, "it has not greeted");
+            let heard = replcore_handle_recv(member, now, 0, frame.as_ptr(), len, &mut taken);
+            assert_eq!((heard, taken), (replcore_status::Ok, len));
+            assert_eq!(peer(4), replcore_status::Short);
+            assert_eq!(peer(5), replcore_status::Ok);
+        }
+        assert!(name.iter().zip(b"tool\0").all(|(given, wanted)| *given as u8 == *wanted));
+        assert_eq!(is_member, 0);
     }
 
     #[test]

@@ -2,14 +2,14 @@
 
 use core::ffi::c_char;
 
-use replcore_core::contract::DialIndex;
+use replcore_core::contract::{DialIndex, LinkId};
 use replcore_core::election::{ElectionStats, Membership};
 use replcore_core::registry::{PeerState, PeerView};
 use replcore_core::stream::NodeId;
 use replcore_core::time::Instant;
-use replcore_core::wire::{METADATA_BYTES_MAX, MemberRole};
+use replcore_core::wire::{METADATA_BYTES_MAX, MemberRole, Role};
 
-use super::check::{bytes_mut, characters, reference_mut};
+use super::check::{bytes_mut, characters, reference_mut, write_text};
 use super::leaf::link_stats;
 use super::machine::{REPLCORE_NAME_BYTES, REPLCORE_NEVER, member};
 use super::member::{
@@ -271,12 +271,47 @@ pub unsafe extern "C" fn replcore_member_dial_target(
         let dial = DialIndex(u16::try_from(dial).map_err(|_| replcore_status::Value)?);
         let view = member.dial_target(dial).ok_or(replcore_status::End)?;
         let address = view.address.ok_or(replcore_status::End)?;
-        let out = out.get_mut(..address.len() + 1).ok_or(replcore_status::Short)?;
-        out[..address.len()].copy_from_slice(address.as_bytes());
-        out[address.len()] = 0;
+        write_text(out, address)?;
         *node = view.node.0;
         Ok(())
     })())
+}
+
+/// Who is at the other end of a link: writes its name with a zero byte behind it to `out`; 64 bytes are
+/// always enough. `*is_member` gets 1 for a node that takes part in clusters, and 0 for a program. END before
+/// it has greeted, and for a link that is not open.
+///
+/// # Safety
+/// `machine` is a machine, `out` has `cap` bytes, `is_member` is writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn replcore_member_link_peer(
+    machine: *mut replcore_machine,
+    link: u32,
+    out: *mut c_char,
+    cap: usize,
+    is_member: *mut u32,
+) -> replcore_status {
+    status((|| {
+        // SAFETY: as the caller promises.
+        let (member, out) = unsafe { (member(machine)?, bytes_mut(out.cast(), cap)?) };
+        // SAFETY: as the caller promises.
+        let is_member = unsafe { reference_mut(is_member) }?;
+        let (name, role) = member.link_peer(LinkId(link)).ok_or(replcore_status::End)?;
+        write_text(out, name.as_str())?;
+        *is_member = (role == Role::Member).into();
+        Ok(())
+    })())
+}
+
+/// Whether a majority has stored the present configuration, so that the leader may change it again: 1, or
+/// 0; 0 for what is not a member.
+///
+/// # Safety
+/// `machine` is a machine.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn replcore_member_settled(machine: *mut replcore_machine) -> i32 {
+    // SAFETY: as the caller promises.
+    unsafe { member(machine) }.is_ok_and(|member| member.is_settled()).into()
 }
 
 /// What the member has counted since its start.

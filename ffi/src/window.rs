@@ -148,6 +148,19 @@ pub unsafe extern "C" fn replcore_window_settle(
     })())
 }
 
+/// Whether the entry at `position` is delivered and not settled: 1, or 0; 0 for what is not a window.
+///
+/// # Safety
+/// `made` is a window.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn replcore_window_is_outstanding(
+    made: *mut replcore_window,
+    position: u64,
+) -> i32 {
+    // SAFETY: as the caller promises.
+    unsafe { window(made) }.is_ok_and(|window| window.is_outstanding(Position(position))).into()
+}
+
 /// The queue holds nothing before `first` any more: what was outstanding there counts as settled.
 ///
 /// # Safety
@@ -235,7 +248,9 @@ mod tests {
         assert_eq!(next(window, 0, 10).wake_us, 10_000);
         // SAFETY: the window was made above.
         unsafe {
+            assert_eq!(replcore_window_is_outstanding(window, 8), 1);
             assert_eq!(replcore_window_settle(window, 8), replcore_status::Ok);
+            assert_eq!(replcore_window_is_outstanding(window, 8), 0);
             assert_eq!(replcore_window_settle(window, 8), replcore_status::End);
             assert_eq!(replcore_window_released(window), 7);
         }

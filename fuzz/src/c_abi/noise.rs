@@ -45,7 +45,9 @@ pub(super) unsafe fn noise(program: &mut Program, choices: &mut Choices<'_>) -> 
         0 => lines.packet = choices.bytes(),
         1 => {
             let at = usize::from(choices.byte()) % lines.packet.len().max(1);
-            lines.packet.get_mut(at).map_or((), |byte| *byte ^= choices.byte());
+            if let Some(byte) = lines.packet.get_mut(at) {
+                *byte ^= choices.byte();
+            }
         }
         _ => {}
     }
