@@ -23,6 +23,8 @@ fn main() {
     println!("cargo:rustc-cfg=board=\"{board}\"");
     println!("cargo:rustc-link-search={}", out.display());
     println!("cargo:rustc-link-arg-bins=--nmagic");
+    // Functions with the same code are one.
+    println!("cargo:rustc-link-arg-bins=--icf=all");
     if *board == "virt" {
         println!("cargo:rustc-link-arg-bins=-Tmemory.x");
     }

@@ -94,7 +94,7 @@ impl<S: AsRef<[ElectionSlot]> + AsMut<[ElectionSlot]>> Election<S> {
     /// Whether the votes are a majority; then the next step. The own vote counts when it is
     /// stored.
     pub(super) fn count_votes(&mut self) {
-        let granted = 1 + self.members_slots().filter(|slot| slot.voter && slot.granted).count();
+        let granted = 1 + self.count_voters(&|slot| slot.granted);
         if granted < self.quorum() {
             return;
         }

@@ -65,8 +65,12 @@ impl ElectionConfig {
     pub const fn lease_us(&self) -> u64 {
         let error = if self.clock_error_ppm > 100_000 { 100_000 } else { self.clock_error_ppm };
         let timeout_us = self.timeout_ms_min as u64 * 1_000;
-        let lease_us = timeout_us * (1_000_000 - error as u64) / (1_000_000 + error as u64);
-        lease_us.saturating_sub(self.margin_ms as u64 * 1_000)
+        // Of clocks that are wrong by `error`, one too fast and one too slow, (1 - error) / (1 + error) of
+        // the timeout is left, and that is above 1 - 2 error. In parts of 2^20 and not of a million, rounded
+        // up, so that a device need not divide.
+        let error_parts = error + error / 20 + 1;
+        let lost_us = ((timeout_us * 2 * error_parts as u64) >> 20) + 1;
+        timeout_us.saturating_sub(lost_us + self.margin_ms as u64 * 1_000)
     }
 }
 

@@ -323,7 +323,7 @@ impl<S: AsRef<[ElectionSlot]> + AsMut<[ElectionSlot]>> Election<S> {
 
     /// How many voters are a majority.
     pub fn quorum(&self) -> usize {
-        let others = self.members_slots().filter(|slot| slot.voter).count();
+        let others = self.count_voters(&|_| true);
         (others + usize::from(self.is_voter())) / 2 + 1
     }
 
@@ -335,10 +335,7 @@ impl<S: AsRef<[ElectionSlot]> + AsMut<[ElectionSlot]>> Election<S> {
     /// may make the next.
     pub fn is_settled(&self) -> bool {
         let present = self.configuration.value;
-        let have = self
-            .members_slots()
-            .filter(|slot| slot.voter && slot.acked_configuration == present)
-            .count();
+        let have = self.count_voters(&|slot| slot.acked_configuration == present);
         self.configuration.is_stored()
             && present.term == self.ballot.value.term
             && have + usize::from(self.is_voter()) >= self.quorum()

@@ -75,8 +75,7 @@ impl<S: AsRef<[ElectionSlot]> + AsMut<[ElectionSlot]>> Election<S> {
         let others = self.quorum() - 1;
         let mut newest = Instant::ZERO;
         for slot in self.members_slots().filter(|slot| slot.voter) {
-            let as_new = self.members_slots().filter(|it| it.voter && it.acked_at >= slot.acked_at);
-            if as_new.count() >= others {
+            if self.count_voters(&|other| other.acked_at >= slot.acked_at) >= others {
                 newest = newest.max(slot.acked_at);
             }
         }

@@ -264,6 +264,11 @@ impl<S: AsRef<[ElectionSlot]> + AsMut<[ElectionSlot]>> Election<S> {
         self.slots.as_ref().iter().position(|slot| slot.node == node)
     }
 
+    /// How many others that vote are as `wanted`. A device has this once, and not for each question.
+    fn count_voters(&self, wanted: &dyn Fn(&ElectionSlot) -> bool) -> usize {
+        self.members_slots().filter(|slot| slot.voter && wanted(slot)).count()
+    }
+
     fn members_slots(&self) -> impl Iterator<Item = &ElectionSlot> {
         self.slots.as_ref().iter().filter(|slot| slot.node != NodeId::NONE)
     }
