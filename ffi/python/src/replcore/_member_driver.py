@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple
 
 from . import _abi, machine
 from ._abi import MemberEvent, OutputKind, Refuse
-from ._tls import certificate_name, reason_of
+from ._tls import Tls, certificate_name, reason_of
 from .errors import ReplcoreError
 from .record import name_id
 
@@ -29,6 +29,9 @@ CONNECT_SECONDS = 2.0
 ACCEPT_PAUSE_SECONDS = 1.0
 """After a failure to accept, such as too many open files."""
 STOP_SECONDS = 2.0
+TOLD_MAX = 64
+TOLD_SECONDS = 60.0
+"""Why there is no link is said at most once in this time, for each reason."""
 TLS_ALERTS = (b"\x15\x03\x01", b"\x15\x03\x03")
 """How the answer to a link without TLS begins, of one who wants it; no frame of a member does."""
 
@@ -47,7 +50,8 @@ class Driver:
         self._stopping = False
         self._accepting = 0
         self.connections_refused = 0
-        self._told = ""
+        self._told: Dict[str, float] = {}
+        """What was said lately, and until when it is not said again."""
         self._tasks: "set[asyncio.Task[None]]" = set()
         self._writer = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="replcore-vote")
 
@@ -75,11 +79,11 @@ class Driver:
             self._spawn(self._accept(accepted))
 
     async def _accept(self, accepted: socket.socket) -> None:
-        peer = _host_of(accepted)
+        peer, tls = _host_of(accepted), self._tls()
         self._accepting += 1
         try:
             making = self._loop.connect_accepted_socket(
-                lambda: _Connection(self, None), accepted, ssl=self._tls_of("server"))
+                lambda: _Connection(self, None), accepted, ssl=None if tls is None else tls.server)
             await asyncio.wait_for(making, CONNECT_SECONDS)
         except (OSError, asyncio.TimeoutError) as error:
             self.connections_refused += 1
@@ -88,23 +92,25 @@ class Driver:
         finally:
             self._accepting -= 1
 
-    def _tls_of(self, end: str) -> Optional[ssl.SSLContext]:
-        """The context of this end of a link, of the files as they are now; None without TLS."""
+    def _tls(self) -> Optional[Tls]:
+        """TLS of the files as they are now; None without."""
         tls = self._cluster._tls
-        if tls is None:
-            return None
         try:
-            if tls.reload():
+            if tls is not None and tls.reload():
                 logger.info("cluster %s: the TLS files have changed and are in force", self._cluster.identifier)
         except ReplcoreError as error:
             logger.error("cluster %s: %s; what was read before stays in force", self._cluster.identifier, error)
-        return tls.server if end == "server" else tls.client
+        return tls
 
     def tell(self, text: str) -> None:
-        """Says why there is no link, once: it is tried again and again."""
-        if text != self._told:
-            self._told = text
-            logger.warning("cluster %s: %s", self._cluster.identifier, text)
+        """Says why there is no link, but not each time: it is tried again and again."""
+        now = time.monotonic()
+        if now < self._told.get(text, 0.0):
+            return
+        if len(self._told) >= TOLD_MAX:
+            self._told.clear()
+        self._told[text] = now + TOLD_SECONDS
+        logger.warning("cluster %s: %s", self._cluster.identifier, text)
 
     def _spawn(self, coroutine: Any) -> None:
         task = self._loop.create_task(coroutine)
@@ -173,12 +179,12 @@ class Driver:
 
     async def _dial(self, dial: "_Dial") -> None:
         host, _, port = dial.address.rpartition(":")
-        context = self._tls_of("client")
+        tls = self._tls()
         try:
             # No name of a host is sent and none is looked at: the certificate names a member.
             making = self._loop.create_connection(
-                lambda: _Connection(self, dial), host.strip("[]"), int(port), ssl=context,
-                server_hostname=None if context is None else "")
+                lambda: _Connection(self, dial), host.strip("[]"), int(port),
+                ssl=None if tls is None else tls.client, server_hostname=None if tls is None else "")
             await asyncio.wait_for(making, CONNECT_SECONDS)
         except (OSError, ValueError, asyncio.TimeoutError) as error:
             if isinstance(error, ssl.SSLError):

@@ -87,7 +87,8 @@ class Leaf:
         path: The folder of the leaf's files; made when it is not there. Each leaf needs its own.
         ssl: An ``ssl.SSLContext`` with the leaf's certificate, for a hub that has TLS.
         server_hostname: The name in the hub's certificate, when it is not the broker's host.
-        noise_keys: With ``noise:``, the file with the keys of this leaf and its hub, as ``replcore key`` makes it.
+        noise_keys: With ``noise:``, the file with the keys of this leaf and its hub, as ``replcore key`` makes it; read
+            when the object is made.
         queue_messages_max: Messages kept for the hub, default 1,000,000; at the limit :class:`QueueFull`.
         queue_bytes_max: The same in bytes of records, default 256 MiB.
         received_messages_max: Received and not acknowledged, default 10,000; at the limit no more are
