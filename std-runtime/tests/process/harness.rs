@@ -86,6 +86,7 @@ impl Lab {
             log: self.folder.join(format!("{name}.log")),
             sections: Vec::new(),
             environment: Vec::new(),
+            program: program_of(role),
             child: None,
         };
         let folder = node.folder.display().to_string();
@@ -140,7 +141,17 @@ pub(crate) struct Node {
     /// Lines of its configuration by table.
     sections: Vec<(String, Vec<String>)>,
     environment: Vec<(String, String)>,
+    /// What is run: a program and its first arguments.
+    program: Vec<String>,
     child: Option<Child>,
+}
+
+/// The program that was built with these tests. For leaves `REPLCORE_LEAF_PROGRAM` names another, such as one
+/// for another processor with its emulator before it.
+fn program_of(role: &str) -> Vec<String> {
+    let other = std::env::var("REPLCORE_LEAF_PROGRAM").ok().filter(|_| role == "leaf");
+    let words = |text: String| text.split_whitespace().map(String::from).collect();
+    other.map_or_else(|| vec![env!("CARGO_BIN_EXE_replcore").into()], words)
 }
 
 impl Node {
@@ -189,8 +200,8 @@ impl Node {
             text += &(lines.join("\n") + "\n");
         }
         fs::write(&self.config, text).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_replcore"));
-        command.arg("run").arg("--config").arg(&self.config);
+        let mut command = Command::new(&self.program[0]);
+        command.args(&self.program[1..]).arg("run").arg("--config").arg(&self.config);
         command.envs(self.environment.iter().map(|(variable, value)| (variable, value)));
         self.child = Some(start_process(command, &self.log));
     }
