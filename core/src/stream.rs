@@ -17,10 +17,7 @@ pub const CLASS_DEFAULT: u8 = 2;
 /// Names are the authority and are what certificates carry; [`NodeId`] and [`QueueId`] are
 /// derived from them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name {
-    bytes: [u8; NAME_BYTES_MAX],
-    len: u8,
-}
+pub struct Name(Characters);
 
 /// Why a text is not a [`Name`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,31 +46,49 @@ impl fmt::Display for NameError {
 
 impl core::error::Error for NameError {}
 
-/// The bytes of a text and how many: those of a name, or else any visible ASCII. A flag and not
-/// a function, because a constant cannot be made through a function pointer.
-const fn bounded(source: &[u8], is_name: bool) -> Result<([u8; NAME_BYTES_MAX], u8), NameError> {
-    if source.is_empty() {
-        return Err(NameError::Empty);
-    }
-    if source.len() > NAME_BYTES_MAX {
-        return Err(NameError::TooLong);
-    }
-    let mut bytes = [0; NAME_BYTES_MAX];
-    let mut at = 0;
-    while at < source.len() {
-        let byte = source[at];
-        let allowed = if is_name {
-            byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b':' | b'/')
-        } else {
-            byte.is_ascii_graphic()
-        };
-        if !allowed {
-            return Err(NameError::Byte(at));
+/// What a [`Name`] and an [`Address`] are made of: 1 to [`NAME_BYTES_MAX`] bytes of visible ASCII.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Characters {
+    bytes: [u8; NAME_BYTES_MAX],
+    len: u8,
+}
+
+impl Characters {
+    /// Those of a name, or else any. A flag and not a function, because a constant cannot be made
+    /// through a function pointer.
+    const fn new(source: &[u8], is_name: bool) -> Result<Self, NameError> {
+        if source.is_empty() {
+            return Err(NameError::Empty);
         }
-        bytes[at] = byte;
-        at += 1;
+        if source.len() > NAME_BYTES_MAX {
+            return Err(NameError::TooLong);
+        }
+        let mut bytes = [0; NAME_BYTES_MAX];
+        let mut at = 0;
+        while at < source.len() {
+            let byte = source[at];
+            let allowed = if is_name {
+                byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b':' | b'/')
+            } else {
+                byte.is_ascii_graphic()
+            };
+            if !allowed {
+                return Err(NameError::Byte(at));
+            }
+            bytes[at] = byte;
+            at += 1;
+        }
+        Ok(Self { bytes, len: source.len() as u8 })
     }
-    Ok((bytes, source.len() as u8))
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+
+    fn as_str(&self) -> &str {
+        // Only ASCII gets past `new`.
+        core::str::from_utf8(self.as_bytes()).unwrap_or("")
+    }
 }
 
 impl Name {
@@ -90,21 +105,20 @@ impl Name {
     /// # Errors
     /// There are none or too many, or there is one that no name has.
     pub const fn from_bytes(text: &[u8]) -> Result<Self, NameError> {
-        match bounded(text, true) {
-            Ok((bytes, len)) => Ok(Self { bytes, len }),
+        match Characters::new(text, true) {
+            Ok(characters) => Ok(Self(characters)),
             Err(error) => Err(error),
         }
     }
 
     /// The characters of the name.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.len)]
+        self.0.as_bytes()
     }
 
     /// The name as text.
     pub fn as_str(&self) -> &str {
-        // Only ASCII gets past `from_bytes`.
-        core::str::from_utf8(self.as_bytes()).unwrap_or("")
+        self.0.as_str()
     }
 
     /// The identity of the node of this name.
@@ -121,8 +135,8 @@ impl Name {
     const fn hash(&self) -> u64 {
         let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
         let mut at = 0;
-        while at < self.len as usize {
-            hash = (hash ^ self.bytes[at] as u64).wrapping_mul(0x0000_0100_0000_01b3);
+        while at < self.0.len as usize {
+            hash = (hash ^ self.0.bytes[at] as u64).wrapping_mul(0x0000_0100_0000_01b3);
             at += 1;
         }
         hash = crate::rng::mix(hash);
@@ -151,10 +165,7 @@ impl defmt::Format for Name {
 
 /// Where a node can be reached, as it says itself: `host:port`, 1 to 63 bytes of visible ASCII.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Address {
-    bytes: [u8; NAME_BYTES_MAX],
-    len: u8,
-}
+pub struct Address(Characters);
 
 impl Address {
     /// The address `text`. It is passed on and shown, not resolved.
@@ -170,20 +181,20 @@ impl Address {
     /// # Errors
     /// There are none or too many, or there is one that is not visible ASCII.
     pub const fn from_bytes(text: &[u8]) -> Result<Self, NameError> {
-        match bounded(text, false) {
-            Ok((bytes, len)) => Ok(Self { bytes, len }),
+        match Characters::new(text, false) {
+            Ok(characters) => Ok(Self(characters)),
             Err(error) => Err(error),
         }
     }
 
     /// The characters of the address.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.len)]
+        self.0.as_bytes()
     }
 
     /// The address as text.
     pub fn as_str(&self) -> &str {
-        core::str::from_utf8(self.as_bytes()).unwrap_or("")
+        self.0.as_str()
     }
 }
 
