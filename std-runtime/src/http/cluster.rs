@@ -4,27 +4,22 @@
 //! sends to it and to nobody else. While nobody leads, what needs a leader is answered with 503 and
 //! `Retry-After`.
 
-use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
-use axum::response::sse::{Event, Sse};
+use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
-use futures_util::stream;
 use serde::{Deserialize, Serialize};
-use tokio::sync::OwnedSemaphorePermit;
 
-use super::events::{RETRY_MS, parse_id};
+use super::event_stream::{Source, last_event_id, respond};
 use super::node::name;
 use super::problem::Problem;
-use super::{App, Caller, Route, extract, site, stopped, unexpected};
+use super::{App, Caller, Route, extract, site, unexpected};
 use crate::api::{Reply, Request};
 use crate::cluster::api::{ClusterReply, ClusterRequest, ClusterStatus, Leader, Member};
 use crate::cluster::config::join_host_port;
@@ -238,72 +233,32 @@ async fn metrics_text(State(app): State<Arc<App>>) -> Result<Response, Problem> 
 }
 
 /// Where one stream of events is.
-struct Follower {
-    app: Arc<App>,
+struct ClusterEvents {
     after: u64,
-    /// Events made and not yet sent.
-    events: VecDeque<Event>,
-    ended: bool,
-    _place: OwnedSemaphorePermit,
 }
 
 async fn events(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Problem> {
     let place = app.wait_place()?;
-    let last = headers.get("last-event-id").map(|value| parse_id(value.as_bytes())).transpose()?;
-    let after = match last {
+    let after = match last_event_id(&headers)? {
         Some(last) => last,
         None => match ask(&app, ClusterRequest::Events { after: None, wait_ms: 0 }).await? {
             ClusterReply::Events { last, .. } => last,
             other => return Err(unexpected(&Reply::Cluster(other))),
         },
     };
-    let mut follower =
-        Follower { app, after, events: VecDeque::new(), ended: false, _place: place };
-    // The head of the answer says at once that the stream is open.
-    let open = Event::default().comment("open").retry(Duration::from_millis(RETRY_MS));
-    follower.events.push_back(open);
-    let events = stream::unfold(follower, |mut follower| async move {
-        let event = follower.next().await?;
-        Some((Ok::<_, Infallible>(event), follower))
-    });
-    Ok(([(header::CACHE_CONTROL, "no-store")], Sse::new(events)).into_response())
+    Ok(respond(app, place, ClusterEvents { after }))
 }
 
-impl Follower {
-    /// The next event, when there is one; a comment when it takes long. `None` ends the stream.
-    async fn next(&mut self) -> Option<Event> {
-        if let Some(event) = self.events.pop_front() {
-            return Some(event);
-        }
-        if self.ended {
-            return None;
-        }
-        let stop = stopped(self.app.stopping.clone());
-        let batch = tokio::select! {
-            () = stop => return None,
-            batch = self.batch() => batch,
-        };
-        if let Err(problem) = batch {
-            // The client comes back with its last id after the stream ends.
-            self.ended = true;
-            let data = serde_json::to_string(&problem).unwrap_or_default();
-            return Some(Event::default().event("problem").data(data));
-        }
-        Some(self.events.pop_front().unwrap_or_else(|| Event::default().comment("heartbeat")))
-    }
-
-    async fn batch(&mut self) -> Result<(), Problem> {
-        let wait_ms = self.app.options.heartbeat_ms as u32;
+impl Source for ClusterEvents {
+    async fn batch(&mut self, app: &App) -> Result<Vec<Event>, Problem> {
+        let wait_ms = app.options.heartbeat_ms as u32;
         let request = ClusterRequest::Events { after: Some(self.after), wait_ms };
-        match self.app.call_within(Request::Cluster(request), wait_ms).await? {
+        match app.call_within(Request::Cluster(request), wait_ms).await? {
             Reply::Cluster(ClusterReply::Events { events, last, missed }) => {
-                if missed > 0 {
-                    let data = serde_json::json!({ "missed": missed }).to_string();
-                    self.events.push_back(Event::default().event("gap").data(data));
-                }
                 self.after = last;
-                self.events.extend(events.iter().map(event));
-                Ok(())
+                let data = || serde_json::json!({ "missed": missed }).to_string();
+                let gap = (missed > 0).then(|| Event::default().event("gap").data(data()));
+                Ok(gap.into_iter().chain(events.iter().map(event)).collect())
             }
             other => Err(unexpected(&other)),
         }

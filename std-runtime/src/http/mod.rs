@@ -11,6 +11,7 @@
 mod cluster;
 mod connection;
 mod consumers;
+mod event_stream;
 mod events;
 mod extract;
 mod messages;
