@@ -22,233 +22,28 @@
 //! for each link, about 210; an [`ElectionSlot`] for each other member, about 105; the member itself
 //! about 1.5 KiB.
 
+mod config;
 mod link;
 mod receive;
+mod report;
 mod send;
 
 use crate::contract::{DialIndex, Input, Key, LinkId, Machine, Output, RestoreError, Token};
-use crate::election::{
-    ChangeError, ConfigError, Election, ElectionConfig, ElectionEvent, ElectionSlot, ElectionStats,
-    Leader, Membership,
-};
-use crate::lease::DialTiming;
-use crate::link::LinkStats;
-use crate::registry::{
-    OWN_BIT, PEERS_MAX, PRIORITY_DEFAULT, PeerSlot, PeerState, PeerView, Registry, RegistryConfig,
-    RegistryEvent,
-};
+use crate::election::{ConfigError, Election, ElectionEvent, ElectionSlot, Leader, Membership};
+use crate::registry::{OWN_BIT, PEERS_MAX, PeerSlot, PeerState, PeerView, Registry, RegistryEvent};
 use crate::rng::Rng;
 use crate::stream::{Address, Name, NodeId};
 use crate::time::Instant;
 use crate::wire::{ByeReason, METADATA_BYTES_MAX, MemberRole, Progress, RefuseReason, Role, Wish};
 
+pub use config::{MemberConfig, MemberMemory};
 pub use link::MemberLink;
-/// Longest frame taken: a part of a call. What members say to each other is shorter.
-const CALL_FRAME_BYTES_MAX: u32 = 64 << 10;
+pub use report::{MemberError, MemberEvent, MemberStats};
 
 use link::due;
 
-/// What a [`Member`] is told at its start.
-#[derive(Clone, Copy, Debug)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[non_exhaustive]
-pub struct MemberConfig {
-    /// The node's name.
-    pub name: Name,
-    /// The cluster's name. Nodes of another are refused.
-    pub cluster: Name,
-    /// Drawn once, when the node's store was made.
-    pub instance: u64,
-    /// For jitter and timeouts. Two members must not have the same.
-    pub seed: u64,
-    /// The timing of elections; `None` for none: all members are equal. Default LAN.
-    pub election: Option<ElectionConfig>,
-    /// The timing of the registry. Default LAN.
-    pub registry: RegistryConfig,
-    /// What this node is among the peers of its file ([`Member::add_known_peer`]): a voter (the
-    /// default), a learner, or [`Membership::None`] to wait until it is taken in
-    /// ([`Member::join`]). What was stored comes first.
-    pub membership: Membership,
-    /// Where the others reach this node. Default nowhere.
-    pub address: Option<Address>,
-    /// The member with the greatest that is there campaigns first; one with 0 votes and never
-    /// campaigns. Default [`PRIORITY_DEFAULT`].
-    pub priority: u8,
-    /// Whether unknown nodes of this cluster that wish to be members are taken in, and in a
-    /// cluster without election any. Default true: who knows the cluster's name may come, so the
-    /// network is to be closed or the layer below to authenticate.
-    pub admits: bool,
-    /// When it dials. Default: between 50 ms and 2 s.
-    pub dial: DialTiming,
-    /// Greeting must be through by then, in milliseconds; default 5,000.
-    pub handshake_ms: u32,
-}
-
-impl MemberConfig {
-    /// The defaults: a voter of a LAN.
-    pub const fn new(name: Name, cluster: Name, instance: u64, seed: u64) -> Self {
-        let mut dial = DialTiming::new();
-        dial.retry_ms_min = 50;
-        dial.retry_ms_max = 2_000;
-        Self {
-            name,
-            cluster,
-            instance,
-            seed,
-            election: Some(ElectionConfig::lan()),
-            registry: RegistryConfig::lan(),
-            membership: Membership::Voter,
-            address: None,
-            priority: PRIORITY_DEFAULT,
-            admits: true,
-            dial,
-            handshake_ms: 5_000,
-        }
-    }
-
-    /// With the timing for lines across the world.
-    pub const fn wan(mut self) -> Self {
-        self.election = Some(ElectionConfig::wan());
-        self.registry = RegistryConfig::wan();
-        self.dial.retry_ms_min = 500;
-        self.dial.retry_ms_max = 10_000;
-        self
-    }
-
-    /// With the timing for those that sleep.
-    pub const fn battery(mut self) -> Self {
-        self.election = Some(ElectionConfig::battery());
-        self.registry = RegistryConfig::battery();
-        self.dial.retry_ms_min = 5_000;
-        self.dial.retry_ms_max = 120_000;
-        self.handshake_ms = 20_000;
-        self
-    }
-}
-
-/// The memory of a [`Member`].
-#[derive(Debug)]
-pub struct MemberMemory<'m> {
-    /// One for each peer that there may be, at most [`PEERS_MAX`].
-    pub peers: &'m mut [PeerSlot],
-    /// One for each link that may be open at once: twice the peers, as both ends may dial at once,
-    /// and some for clients.
-    pub links: &'m mut [MemberLink],
-    /// As many as `peers`; none without an election.
-    pub members: &'m mut [ElectionSlot],
-}
-
-/// What a [`Member`] tells the application.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[non_exhaustive]
-pub enum MemberEvent {
-    /// Leadership, and the members.
-    Election(ElectionEvent),
-    /// A peer is there.
-    PeerUp {
-        /// Who.
-        node: NodeId,
-    },
-    /// A peer is not there any more.
-    PeerDown {
-        /// Who.
-        node: NodeId,
-    },
-    /// A peer says something else of itself, or is new: [`Member::peer`].
-    PeerChanged {
-        /// Who.
-        node: NodeId,
-    },
-    /// A link was refused, by this node or by the other.
-    Refused {
-        /// The other, as far as it has said who it is.
-        node: NodeId,
-        /// Why.
-        reason: RefuseReason,
-    },
-}
-
-/// Why a command was not done. Nothing has changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[non_exhaustive]
-pub enum MemberError {
-    /// The identifier is this node's own.
-    OwnName,
-    /// There is a peer of this name already, or of this identity.
-    Duplicate,
-    /// No room for one more peer.
-    Full,
-    /// More than [`METADATA_BYTES_MAX`] bytes of metadata.
-    MetadataTooLong,
-    /// There is no election in this cluster.
-    NoElection,
-    /// This node does not lead.
-    NotLeading,
-    /// The only voter cannot leave.
-    OnlyVoter,
-    /// No such peer, or it is not linked.
-    NotConnected,
-    /// The change before is not through: try again.
-    Busy,
-}
-
-impl core::fmt::Display for MemberError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(match self {
-            Self::OwnName => "the name is this node's own",
-            Self::Duplicate => "there is a peer of this name already",
-            Self::Full => "no room for one more peer",
-            Self::MetadataTooLong => "metadata is longer than 256 bytes",
-            Self::NoElection => "there is no election in this cluster",
-            Self::NotLeading => "this node does not lead: ask the leader",
-            Self::OnlyVoter => "the only voter cannot leave",
-            Self::NotConnected => "no such peer is connected",
-            Self::Busy => "the last change is not through yet: try again",
-        })
-    }
-}
-
-impl core::error::Error for MemberError {}
-
-impl From<ChangeError> for MemberError {
-    fn from(error: ChangeError) -> Self {
-        match error {
-            ChangeError::NotLeading => Self::NotLeading,
-            ChangeError::Itself | ChangeError::Busy => Self::Busy,
-            ChangeError::Full => Self::Full,
-        }
-    }
-}
-
-/// What a [`Member`] has counted since its start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[non_exhaustive]
-pub struct MemberStats {
-    /// Of the election.
-    pub election: ElectionStats,
-    /// Of all links: frames that were no frames, and links that fell silent.
-    pub link: LinkStats,
-    /// Frames sent.
-    pub frames_sent: u64,
-    /// Bytes of them.
-    pub bytes_sent: u64,
-    /// Links refused to nodes that are no members and are not taken in.
-    pub strangers: u32,
-    /// Links refused to nodes of another cluster.
-    pub wrong_cluster: u32,
-    /// Links refused to nodes that are not who they say.
-    pub wrong_identity: u32,
-    /// Links refused to a second node of a name.
-    pub name_in_use: u32,
-    /// Entries and links that found no room, and entries that made no sense.
-    pub entries_refused: u32,
-    /// How much longer this node waits before it takes a peer for down, since it may itself be
-    /// slow: 0 for no longer, 8 for nine times as long.
-    pub health: u8,
-}
+/// Longest frame taken: a part of a call. What members say to each other is shorter.
+const CALL_FRAME_BYTES_MAX: u32 = 64 << 10;
 
 /// A member of a cluster. See the [module](self).
 #[derive(Debug)]
@@ -275,7 +70,7 @@ impl<'m> Member<'m> {
     /// A member without links.
     ///
     /// # Errors
-    /// `config.election` breaks a rule of [`ElectionConfig::check`].
+    /// `config.election` breaks a rule of [`ElectionConfig::check`](crate::election::ElectionConfig::check).
     ///
     /// # Panics
     /// When `memory` has more than [`PEERS_MAX`] peers, or not as many members as peers with an
