@@ -3,6 +3,8 @@
 mod build;
 mod group;
 mod host;
+mod serve;
+mod status;
 
 pub(crate) use self::build::{open_store, store_config};
 pub use self::build::{route_to_registered, ways};
