@@ -409,7 +409,7 @@ fn drain(program: &Program, choices: &mut Choices<'_>) {
                 assert_eq!((status, output.kind), (replcore_status::Null, 99));
                 break;
             }
-            assert!(output.kind <= replcore_output_kind::Halted as u32);
+            assert!(output.kind <= replcore_output_kind::AskPlace as u32);
             assert_ne!(output.kind, replcore_output_kind::Halted as u32, "halted");
             if output.kind == replcore_output_kind::NeedBuffer as u32 {
                 assert!(output.len as usize > buf.len());
