@@ -347,7 +347,9 @@ unsafe fn look(program: &Program, choices: &mut Choices<'_>) -> replcore_status 
         let mut link = replcore_link_stats::default();
         let mut counters = replcore_member_counters::default();
         let mut is_member = 0;
-        let _ = replcore_member_settled(machine) + replcore_leaf_connected(machine) + replcore_leaf_drained(machine);
+        let _ = replcore_member_settled(machine)
+            + replcore_leaf_connected(machine)
+            + replcore_leaf_drained(machine);
         let _ = replcore_leaf_round_trip_us(machine);
         let _ = (replcore_member_role(machine), replcore_member_term(machine));
         let _ = replcore_member_leader_until(machine);
@@ -358,7 +360,13 @@ unsafe fn look(program: &Program, choices: &mut Choices<'_>) -> replcore_status 
             replcore_member_peer(machine, choices.number(), &mut peer),
             replcore_member_peer_at(machine, choices.small(), &mut peer),
             replcore_member_stats(machine, &mut counters),
-            replcore_member_link_peer(machine, choices.small(), text.as_mut_ptr(), text.len(), &mut is_member),
+            replcore_member_link_peer(
+                machine,
+                choices.small(),
+                text.as_mut_ptr(),
+                text.len(),
+                &mut is_member,
+            ),
             look_at_node(machine, choices),
         ];
         assert!(statuses.into_iter().all(known));

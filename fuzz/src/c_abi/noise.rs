@@ -107,13 +107,12 @@ unsafe fn start(
             struct_size: size_of::<replcore_noise_identity>() as u32,
             reserved: 0,
             name: if kind < 32 { text.as_ptr() } else { c"leaf".as_ptr() },
-            shared_key: key(kind % 2 == 0, &SHARED),
+            shared_key: key(kind.is_multiple_of(2), &SHARED),
             own_key: key(kind % 2 == 1 || kind < 4, &SHARED),
             hub_key: key(kind % 2 == 1, &hub),
         };
         let (to, cap) = (out.as_mut_ptr(), out.len());
-        let status =
-            replcore_noise_start(line, &identity, random.as_ptr(), to, cap, &mut length);
+        let status = replcore_noise_start(line, &identity, random.as_ptr(), to, cap, &mut length);
         written(status, out, length, packet);
         status
     }
