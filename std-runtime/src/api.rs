@@ -235,6 +235,20 @@ impl From<Outcome> for Result<Reply, ApiError> {
     }
 }
 
+/// Answers the bytes of a call: with those of an [`Outcome`].
+pub(crate) async fn answer_call(
+    call: &[u8],
+    answer: impl AsyncFnOnce(Request) -> Result<Reply, ApiError>,
+) -> Vec<u8> {
+    let answer = match serde_json::from_slice(call) {
+        Ok(request) => answer(request).await,
+        Err(error) => {
+            Err(ApiError::new(ErrorKind::Invalid, format!("the call does not decode: {error}")))
+        }
+    };
+    serde_json::to_vec(&Outcome::from(answer)).unwrap_or_default()
+}
+
 /// Why a request was not done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApiError {

@@ -17,6 +17,20 @@ pub struct Pending {
     pub answer: oneshot::Sender<Result<Reply, ApiError>>,
 }
 
+impl Pending {
+    /// Sends what `answer` comes to, unless whoever asks goes before: then it is dropped.
+    pub(crate) async fn answer_with(
+        mut self,
+        answer: impl AsyncFnOnce(Option<Name>, Request) -> Result<Reply, ApiError>,
+    ) {
+        let answer = tokio::select! {
+            answer = answer(self.caller, self.request) => answer,
+            () = self.answer.closed() => return,
+        };
+        let _ = self.answer.send(answer);
+    }
+}
+
 /// Asks things of a node that runs in this process, from any thread. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct NodeHandle {

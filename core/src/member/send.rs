@@ -57,13 +57,12 @@ impl Member<'_> {
             digest: [0; (PEERS_MAX + 1) * DIGEST_ENTRY_BYTES],
         };
         let (settles, control) = self.next_frame(id, &mut scratch)?;
-        let credit_bytes = self.links[id.0 as usize].credit_bytes;
-        let Some(len) = wire::encode_control(0, &control, buf) else {
-            let mut whole = [0; wire::CONTROL_FRAME_BYTES_MAX];
-            let len = wire::encode_control(0, &control, &mut whole)?;
-            return (len as u32 <= credit_bytes).then_some(Output::NeedBuffer { len });
-        };
-        let left = credit_bytes.checked_sub(len as u32)?;
+        let encoded = wire::encode_control_of_member(0, &control, buf);
+        let (Ok(len) | Err(len)) = encoded;
+        let left = self.links[id.0 as usize].credit_bytes.checked_sub(len as u32)?;
+        if encoded.is_err() {
+            return Some(Output::NeedBuffer { len });
+        }
         self.sent(id, settles);
         let link = &mut self.links[id.0 as usize];
         link.credit_bytes = left;

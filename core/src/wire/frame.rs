@@ -318,11 +318,20 @@ impl Control<'_> {
 
 /// Writes a control frame into `buf` and returns its length; `None` when `buf` is too short.
 pub fn encode_control(stream: u8, control: &Control<'_>, buf: &mut [u8]) -> Option<usize> {
-    encode_as(stream, control, buf, write_control).ok()
+    encode_control_of_member(stream, control, buf).ok()
 }
 
-/// The same, with the length that it takes when `buf` is too short; for who is no member of a
-/// cluster: what only members say is not written. Its code is not part of a leaf.
+/// The same, with the length that it takes when `buf` is too short.
+pub(crate) fn encode_control_of_member(
+    stream: u8,
+    control: &Control<'_>,
+    buf: &mut [u8],
+) -> Result<usize, usize> {
+    encode_as(stream, control, buf, write_control)
+}
+
+/// The same for who is no member of a cluster, and says nothing that only members say. That code is
+/// not part of a leaf.
 pub(crate) fn encode_control_of_link(
     stream: u8,
     control: &Control<'_>,

@@ -21,7 +21,7 @@ pub use frame::{
     HEADER_BYTES, RECORDS_OVERHEAD_BYTES, Records, call_header, decode, encode_control,
     records_header,
 };
-pub(crate) use frame::{decode_of_link, encode_control_of_link};
+pub(crate) use frame::{decode_of_link, encode_control_of_link, encode_control_of_member};
 pub use member::{
     Cluster, ConfigurationId, DIGEST_ENTRY_BYTES, Digest, Entry, Gossip, Heartbeat,
     HeartbeatAnswer, MEMBER_BYTES, MEMBERS_MAX, METADATA_BYTES_MAX, MemberRole, Members, Probe,

@@ -18,7 +18,7 @@ use super::events::Batch;
 use super::host::Host;
 use super::options::Metadata;
 use super::status;
-use crate::api::{ApiError, ErrorKind, Outcome, Reply, Request, Status};
+use crate::api::{ApiError, ErrorKind, Reply, Request, Status, answer_call};
 use crate::client::{Client, ClientOptions};
 use crate::engine::IncomingCall;
 use crate::handle::Pending;
@@ -86,13 +86,8 @@ impl Host {
 
     async fn answer_call(self: Rc<Self>, call: IncomingCall) {
         let caller = self.certificate_on(call.link);
-        let answer = match serde_json::from_slice::<Request>(&call.payload) {
-            Ok(request) => self.answer_for(caller, request).await,
-            Err(error) => {
-                Err(ApiError::new(ErrorKind::Invalid, format!("the call does not decode: {error}")))
-            }
-        };
-        let payload = serde_json::to_vec(&Outcome::from(answer)).unwrap_or_default();
+        let answer = async |request| self.answer_for(caller, request).await;
+        let payload = answer_call(&call.payload, answer).await;
         self.reactor.with(|engine| engine.reply(&call, payload));
         self.calls_at_work.set(self.calls_at_work.get() - 1);
     }
@@ -102,14 +97,12 @@ impl Host {
         let at_work = Arc::new(Semaphore::new(CALLS_MAX as usize));
         loop {
             let Ok(permit) = at_work.clone().acquire_owned().await else { return };
-            let Some(mut asked) = requests.recv().await else { return };
+            let Some(asked) = requests.recv().await else { return };
             let host = self.clone();
             tokio::task::spawn_local(async move {
-                let answer = tokio::select! {
-                    answer = host.answer_for(asked.caller, asked.request) => answer,
-                    () = asked.answer.closed() => return drop(permit),
-                };
-                let _ = asked.answer.send(answer);
+                asked
+                    .answer_with(async |caller, request| host.answer_for(caller, request).await)
+                    .await;
                 drop(permit);
             });
         }

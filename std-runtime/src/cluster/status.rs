@@ -168,8 +168,8 @@ fn metadata_of(bytes: &[u8]) -> Metadata {
 
 fn counters(host: &Host) -> BTreeMap<String, u64> {
     let engine = host.reactor.engine.borrow();
-    let (member, sockets) = (engine.machine().stats(), &host.reactor.counters);
-    let (election, link) = (member.election, member.link);
+    let member = engine.machine().stats();
+    let election = member.election;
     let events = &host.shared.events;
     let read =
         |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
@@ -196,24 +196,12 @@ fn counters(host: &Host) -> BTreeMap<String, u64> {
         ("name_in_use", member.name_in_use.into()),
         ("entries_refused", member.entries_refused.into()),
         ("frames_sent", member.frames_sent),
-        ("link_frames_bad_length", link.bad_length),
-        ("link_frames_bad_checksum", link.bad_checksum),
-        ("link_frames_bad_type", link.bad_type),
-        ("link_frames_bad_payload", link.bad_payload),
-        ("link_violations", link.violations),
-        ("link_silent", link.silent),
-        ("link_stalled", sockets.stalled.get()),
-        ("connections_accepted", sockets.accepted.get()),
-        ("connections_refused", sockets.refused.get()),
-        ("connections_dialed", sockets.dialed.get()),
-        ("connections_failed", sockets.dials_failed.get()),
-        ("read_bytes", sockets.bytes_read.get()),
-        ("written_bytes", sockets.bytes_written.get()),
         ("turns", host.reactor.turns()),
         ("events_missed", read(&events.missed)),
         ("handlers_panicked", read(&events.handlers_panicked)),
     ]
     .into_iter()
+    .chain(host.reactor.counters.figures(&member.link))
     .map(|(name, value): (&str, u64)| (name.to_owned(), value))
     .collect()
 }

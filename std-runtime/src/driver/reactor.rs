@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant as StdInstant, SystemTime, UNIX_EPOCH};
 
 use replcore::contract::{DialIndex, Failure, LinkId, Machine, Transport};
+use replcore::link::LinkStats;
 use replcore::stream::Name;
 use replcore::time::Instant;
 use replcore::wire::{CONTROL_FRAME_BYTES_MAX, RECORDS_OVERHEAD_BYTES};
@@ -86,6 +87,27 @@ pub(crate) struct ReactorCounters {
     pub(crate) stalled: Cell<u64>,
     pub(crate) bytes_read: Cell<u64>,
     pub(crate) bytes_written: Cell<u64>,
+}
+
+impl ReactorCounters {
+    /// These and those of the machine's links, as a status names them.
+    pub(crate) fn figures(&self, link: &LinkStats) -> [(&'static str, u64); 13] {
+        [
+            ("link_frames_bad_length", link.bad_length),
+            ("link_frames_bad_checksum", link.bad_checksum),
+            ("link_frames_bad_type", link.bad_type),
+            ("link_frames_bad_payload", link.bad_payload),
+            ("link_violations", link.violations),
+            ("link_silent", link.silent),
+            ("link_stalled", self.stalled.get()),
+            ("connections_accepted", self.accepted.get()),
+            ("connections_refused", self.refused.get()),
+            ("connections_dialed", self.dialed.get()),
+            ("connections_failed", self.dials_failed.get()),
+            ("read_bytes", self.bytes_read.get()),
+            ("written_bytes", self.bytes_written.get()),
+        ]
+    }
 }
 
 /// Adds to a counter.

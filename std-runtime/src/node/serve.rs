@@ -10,7 +10,7 @@ use replcore::wire::Role;
 use tokio::sync::Semaphore;
 
 use super::host::{Host, Requests};
-use crate::api::{ApiError, ErrorKind, NewMessage, Outcome, Reply, Request};
+use crate::api::{ApiError, ErrorKind, NewMessage, Reply, Request, answer_call};
 use crate::engine::IncomingCall;
 use crate::service::parse_name;
 use crate::store::Store;
@@ -35,13 +35,8 @@ impl Host {
 
     async fn answer_call(self: Rc<Self>, call: IncomingCall) {
         let caller = self.certificate_on(call.link);
-        let answer = match serde_json::from_slice::<Request>(&call.payload) {
-            Ok(request) => self.answer_for(caller, request).await,
-            Err(error) => {
-                Err(ApiError::new(ErrorKind::Invalid, format!("the call does not decode: {error}")))
-            }
-        };
-        let payload = serde_json::to_vec(&Outcome::from(answer)).unwrap_or_default();
+        let answer = async |request| self.answer_for(caller, request).await;
+        let payload = answer_call(&call.payload, answer).await;
         self.reactor.with(|engine| engine.reply(&call, payload));
         self.calls_at_work.set(self.calls_at_work.get() - 1);
     }
@@ -54,14 +49,12 @@ impl Host {
         loop {
             let Ok(permit) = at_work.clone().acquire_owned().await else { return };
             // The node runs on when nobody in this process can ask any more.
-            let Some(mut asked) = requests.recv().await else { return pending().await };
+            let Some(asked) = requests.recv().await else { return pending().await };
             let host = self.clone();
             tokio::task::spawn_local(async move {
-                let answer = tokio::select! {
-                    answer = host.answer_for(asked.caller, asked.request) => answer,
-                    () = asked.answer.closed() => return drop(permit),
-                };
-                let _ = asked.answer.send(answer);
+                asked
+                    .answer_with(async |caller, request| host.answer_for(caller, request).await)
+                    .await;
                 drop(permit);
             });
         }

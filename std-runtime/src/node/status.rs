@@ -68,7 +68,7 @@ impl Host {
 
     fn counters(&self, engine: &NodeEngine) -> BTreeMap<String, u64> {
         let (store, of_engine) = (engine.store().counters(), engine.counters());
-        let (node, sockets) = (engine.machine().stats(), &self.reactor.counters);
+        let node = engine.machine().stats();
         let noise = |of: fn(&NoiseCounters) -> u64| {
             self.noise.as_ref().map_or(0, |noise| of(noise.counters()))
         };
@@ -100,24 +100,11 @@ impl Host {
             ("store_segments_freed", store.segments_freed),
             ("store_segments_quarantined", store.segments_quarantined),
             ("store_queues_refused", store.queues_refused),
-            ("link_frames_bad_length", node.link.bad_length),
-            ("link_frames_bad_checksum", node.link.bad_checksum),
-            ("link_frames_bad_type", node.link.bad_type),
-            ("link_frames_bad_payload", node.link.bad_payload),
-            ("link_violations", node.link.violations),
-            ("link_silent", node.link.silent),
             ("link_frames_repeated", node.link.repeated),
             ("link_terms_over", node.link.terms_over),
-            ("link_stalled", sockets.stalled.get()),
             ("noise_links", noise(|of| of.links.get())),
             ("noise_strangers", noise(|of| of.strangers.get())),
             ("noise_packets_refused", noise(|of| of.packets_refused.get())),
-            ("connections_accepted", sockets.accepted.get()),
-            ("connections_refused", sockets.refused.get()),
-            ("connections_dialed", sockets.dialed.get()),
-            ("connections_failed", sockets.dials_failed.get()),
-            ("read_bytes", sockets.bytes_read.get()),
-            ("written_bytes", sockets.bytes_written.get()),
             ("records_frames_sent", of_engine.records_frames_sent),
             ("records_frames_received", of_engine.records_frames_received),
             ("compression_saved_bytes", of_engine.compressed_bytes_saved),
@@ -126,6 +113,7 @@ impl Host {
             ("turns", self.reactor.turns()),
         ]
         .into_iter()
+        .chain(self.reactor.counters.figures(&node.link))
         .chain(self.lead.get().into_iter().flat_map(|lead| lead.figures(engine.store())))
         .map(|(name, value)| (name.to_owned(), value))
         .collect()
